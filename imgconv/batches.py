@@ -1,0 +1,61 @@
+"""Cutting a disk into batches: the pieces of work that the engine hands to its workers."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgconv.ranges import Ranges
+from imgconv.units import MiB
+
+CAPACITY = 4 * MiB  # guest data per batch, unless a unit is larger
+MAX_EXTENTS = 4096  # and extents, so that tiny ones do not make a batch endless
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Extents of the guest that are read and scanned together.
+
+    `start` to `stop` is the stretch of guest the batch answers for; all of it outside
+    `extents` is known to be zero. Batches follow one another without gaps, and no
+    allocation unit belongs to two of them.
+    """
+
+    start: int
+    stop: int
+    extents: Ranges
+
+
+def batch_capacity(unit: int) -> int:
+    """Return the most bytes of guest data that a batch holds."""
+    return max(CAPACITY, 2 * unit)
+
+
+def batches(groups: Iterable[Ranges], size: int, unit: int, granule: int) -> Iterator[Batch]:
+    """Cut the extents of a disk of `size` bytes into batches.
+
+    Extents are widened to multiples of `granule`, which divides `unit`; cuts are at
+    multiples of `unit`.
+    """
+    at, pending = 0, Ranges.of([])
+    for group in groups:
+        pending = Ranges.concat([pending, group.aligned(granule, size)]).merged()
+        while (cut := _cut(pending, unit)) is not None:
+            yield Batch(at, cut, pending.window(at, cut))
+            at, pending = cut, pending.window(cut, size)
+    yield Batch(at, size, pending)
+
+
+def _cut(pending: Ranges, unit: int) -> int | None:
+    """Return where the first full batch of the extents ends, None when they fill none.
+
+    It holds at least one whole unit, because a batch has room for two.
+    """
+    capacity = batch_capacity(unit)
+    filled = np.cumsum(pending.length)
+    last = min(int(np.searchsorted(filled, capacity, side="right")), MAX_EXTENTS)
+    if last >= len(pending):
+        return None
+    before = int(filled[last - 1]) if last else 0
+    cut = min(int(pending.start[last]) + capacity - before, int(pending.stop[last]))
+    return cut // unit * unit

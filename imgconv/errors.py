@@ -1,0 +1,180 @@
+"""Every error imgconv raises on purpose.
+
+    ImgconvError
+    ├── UsageError                 the call cannot be carried out as asked
+    │   ├── OptionError            a format option is unknown or out of range
+    │   ├── UnsupportedCombination this format cannot go to that sink
+    │   ├── LimitExceeded          the disk is too big for the format
+    │   └── KernelUnavailable      the demanded native kernel cannot run here
+    ├── SourceError                the input
+    │   ├── SourceUnreadable       cannot be opened or is not a disk image
+    │   ├── FormatMismatch         its content is not what name or option say
+    │   ├── ReadFailed             the system refused a read
+    │   ├── SourceTruncated        it ended before its size did
+    │   └── SourceChanged          it was modified while it was read
+    ├── SinkError                  the output
+    │   ├── OutputRefused          cannot be created there
+    │   ├── OutputExists           is there already, and must not be replaced
+    │   ├── OutputTooLarge         grew past what the format's fields can address
+    │   ├── WriteFailed            the system refused a write, a flush or a rename
+    │   └── ReaderGone             whoever read our stream closed it
+    └── Cancelled                  somebody asked to stop
+
+A class owns a `code`, stable across versions and unique, and an `exit_status` for
+the command line. The message is one line that needs no traceback.
+"""
+
+from typing import ClassVar
+
+
+class ImgconvError(Exception):
+    """Base of all errors that imgconv raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(ImgconvError):
+    """The call cannot be carried out as asked; nothing was read or written."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class OptionError(UsageError):
+    """A format option is unknown, malformed or out of range."""
+
+    code = "option"
+
+
+class UnsupportedCombination(UsageError):
+    """The chosen format cannot be written to the chosen sink."""
+
+    code = "unsupported-combination"
+
+
+class LimitExceeded(UsageError):
+    """The disk is larger than the format can describe."""
+
+    code = "limit-exceeded"
+
+    def __init__(self, format_name: str, size: int, limit: int, fits: tuple[str, ...] = ()):
+        self.format_name, self.size, self.limit, self.fits = format_name, size, limit, fits
+        super().__init__(format_name, size, limit, fits)
+
+    def __str__(self) -> str:
+        advice = f"; it would fit in {' or '.join(self.fits)}" if self.fits else ""
+        return (
+            f"a disk of {self.size} bytes is beyond the limit of {self.format_name}, "
+            f"{self.limit} bytes{advice}"
+        )
+
+
+class KernelUnavailable(UsageError):
+    """IMGCONV_KERNEL demands a native kernel that cannot run here."""
+
+    code = "kernel-unavailable"
+
+
+class SourceError(ImgconvError):
+    """The input cannot be used."""
+
+    code = "source"
+
+
+class SourceUnreadable(SourceError):
+    """The input cannot be opened, or is not something that holds a disk."""
+
+    code = "source-unreadable"
+
+
+class FormatMismatch(SourceError):
+    """The content of the input is not what its name or the caller says."""
+
+    code = "format-mismatch"
+
+
+class ReadFailed(SourceError):
+    """The system refused to read the input."""
+
+    code = "read-failed"
+
+    def __init__(self, path: str, offset: int, reason: str):
+        self.path, self.offset, self.reason = path, offset, reason
+        super().__init__(path, offset, reason)
+
+    def __str__(self) -> str:
+        return f"{self.path}: cannot read at offset {self.offset}: {self.reason}"
+
+
+class SourceTruncated(SourceError):
+    """The input ended before the size it had when it was opened."""
+
+    code = "source-truncated"
+
+    def __init__(self, path: str, offset: int, size: int):
+        self.path, self.offset, self.size = path, offset, size
+        super().__init__(path, offset, size)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: ends at offset {self.offset}, but was {self.size} bytes long "
+            "when it was opened"
+        )
+
+
+class SourceChanged(SourceError):
+    """The input was modified while it was read, so the copy would be of no moment."""
+
+    code = "source-changed"
+
+
+class SinkError(ImgconvError):
+    """The output cannot be written."""
+
+    code = "sink"
+
+
+class OutputRefused(SinkError):
+    """The output cannot be created at that place."""
+
+    code = "output-refused"
+
+
+class OutputExists(SinkError):
+    """The output exists, and the caller asked not to replace it."""
+
+    code = "output-exists"
+
+
+class OutputTooLarge(SinkError):
+    """The output grew past what the format's fields can address."""
+
+    code = "output-too-large"
+
+
+class WriteFailed(SinkError):
+    """The system refused to write, flush or publish the output."""
+
+    code = "write-failed"
+
+    def __init__(self, path: str, reason: str, offset: int | None = None):
+        self.path, self.reason, self.offset = path, reason, offset
+        super().__init__(path, reason, offset)
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f" at offset {self.offset}"
+        return f"{self.path}: cannot write{where}: {self.reason}"
+
+
+class ReaderGone(SinkError):
+    """The process that read our stream closed it before the end."""
+
+    code = "reader-gone"
+
+
+class Cancelled(ImgconvError):
+    """The conversion was cancelled; nothing was published."""
+
+    code = "cancelled"
+    exit_status = 130

@@ -1,0 +1,54 @@
+"""The output formats: one table, loaded on use.
+
+Each row names a frozen options class; calling `writer(disk)` on an instance of it makes
+the layout machine. Other packages add formats with entry points in the group
+`imgconv.formats`; those cannot shadow a built-in one.
+"""
+
+from importlib import import_module, metadata
+
+from imgconv.errors import LimitExceeded, UsageError
+from imgconv.formats.base import Format
+from imgconv.formats.options import parse_options
+from imgconv.names import canonical
+
+TABLE = {
+    "raw": "imgconv.formats.raw:Raw",
+    "vhd": "imgconv.formats.vhd:Vhd",
+    "qcow2": "imgconv.formats.qcow2:Qcow2",
+    "vmdk": "imgconv.formats.vmdk:Vmdk",
+    "vdi": "imgconv.formats.vdi:Vdi",
+}
+
+
+def format_names() -> tuple[str, ...]:
+    """Names of the built-in formats."""
+    return tuple(TABLE)
+
+
+def format_class(name: str) -> type[Format]:
+    """Return the options class of a format, by name or alias; UsageError when unknown."""
+    target = TABLE.get(canonical(name))
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        found: type[Format] = getattr(import_module(module), attribute)
+        return found
+    for entry in metadata.entry_points(group="imgconv.formats", name=name):
+        loaded: type[Format] = entry.load()
+        return loaded
+    raise UsageError(f"unknown format {name!r}; formats: {', '.join(TABLE)}")
+
+
+def format_from_text(name: str, options: str = "") -> Format:
+    """Make a format from its name and "key=value,..." options.
+
+    Raises UsageError for an unknown name and OptionError for a bad option.
+    """
+    return parse_options(format_class(name), options)
+
+
+def check_size(target: Format, size: int) -> None:
+    """Raise LimitExceeded, naming formats that fit, when the disk is too big for `target`."""
+    if size > target.max_size:
+        fits = tuple(n for n in TABLE if format_class(n)().max_size >= size)
+        raise LimitExceeded(target.name, size, target.max_size, fits)

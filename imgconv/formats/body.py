@@ -1,0 +1,37 @@
+"""How guest data lies in an output: packed unit after unit, or flat at its own offsets."""
+
+import numpy as np
+
+from imgconv.ranges import Ranges
+from imgconv.segments import DATA, ZEROS, Segments, Zeros, data
+
+
+def packed(runs: Ranges, unit: int) -> Segments:
+    """Return the runs back to back; a unit that the end of the disk cut short is padded."""
+    body = data(runs.start, runs.length)
+    short = -int(runs.stop[-1]) % unit if len(runs) else 0
+    return Segments.concat([body, Segments.of([Zeros(short)])]) if short else body
+
+
+class FlatBody:
+    """Guest data at its own offsets, everything between being zeros."""
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def place(self, runs: Ranges) -> Segments:
+        """Return the gaps and the runs up to the end of the last run."""
+        if not len(runs):
+            return Segments.of(())
+        gap = runs.start - np.concatenate(([self._at], runs.stop[:-1]))
+        self._at = int(runs.stop[-1])
+        zero = np.zeros_like(gap)
+        kind = np.tile(np.array([ZEROS, DATA], dtype=np.uint8), len(runs))
+        length = np.column_stack((gap, runs.length)).ravel()
+        ref = np.column_stack((zero, runs.start)).ravel()
+        keep = length > 0
+        return Segments(kind[keep], length[keep], ref[keep])
+
+    def finish(self, size: int) -> Segments:
+        """Return the zeros from the last run to `size`."""
+        return Segments.of([Zeros(size - self._at)])

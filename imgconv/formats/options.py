@@ -1,0 +1,94 @@
+"""Options as text: from "cluster_size=4k,compat=0.10" to a frozen options object.
+
+Each option is a dataclass field made by one of the functions below, which say how to
+read it and what it accepts. The rules of a format, which hold for library callers as
+well, stand in the options class itself (`__post_init__`).
+"""
+
+from collections.abc import Callable
+from dataclasses import field, fields
+from typing import Any, TypeVar
+
+from imgconv.errors import OptionError
+from imgconv.units import parse_size
+
+Options = TypeVar("Options")
+
+
+def _option(default: Any, read: Callable[[str], Any], accepts: str, about: str) -> Any:
+    return field(default=default, metadata={"read": read, "accepts": accepts, "about": about})
+
+
+def size_option(default: int, accepts: str, about: str) -> Any:
+    """Return a field for a size in bytes, written as 65536 or 64k."""
+    return _option(default, parse_size, accepts, about)
+
+
+def number_option(default: int, accepts: str, about: str) -> Any:
+    """Return a field for a whole number."""
+    return _option(default, int, accepts, about)
+
+
+def text_option(default: str | None, accepts: str, about: str) -> Any:
+    """Return a field for free text."""
+    return _option(default, str, accepts, about)
+
+
+def choice_option(default: str, choices: tuple[str, ...], about: str) -> Any:
+    """Return a field for one of a few words."""
+    return _option(default, str, "|".join(choices), about)
+
+
+def switch_option(default: bool, about: str) -> Any:
+    """Return a field for on or off."""
+    return _option(default, _read_switch, "on|off", about)
+
+
+def _read_switch(text: str) -> bool:
+    try:
+        return {"on": True, "yes": True, "off": False, "no": False}[text]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither on nor off") from None
+
+
+def require_choice(options: object, name: str) -> None:
+    """Raise OptionError unless the option's value is one that its field accepts."""
+    accepts = next(f for f in fields(options) if f.name == name).metadata["accepts"]  # type: ignore[arg-type]
+    if getattr(options, name) not in accepts.split("|"):
+        raise OptionError(f"{name}={getattr(options, name)}: must be one of {accepts}")
+
+
+def parse_options(kind: type[Options], text: str) -> Options:
+    """Make an options object from "key=value,key=value"; OptionError says what is wrong."""
+    known = {f.name: f.metadata for f in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if key not in known:
+            choice = ", ".join(known) or "none"
+            raise OptionError(f"unknown option {key!r}; this format's options: {choice}")
+        if not equals:
+            raise OptionError(f"option {key!r} needs a value: {key}={known[key]['accepts']}")
+        if key in values:
+            raise OptionError(f"option {key!r} is given twice")
+        try:
+            values[key] = known[key]["read"](value)
+        except ValueError as error:
+            raise OptionError(f"option {key!r}: {error}") from error
+    return kind(**values)
+
+
+def describe_options(kind: type[object]) -> list[tuple[str, str, str]]:
+    """Return (key=accepted, default, meaning) for every option of a format."""
+    rows = []
+    for f in fields(kind):  # type: ignore[arg-type]
+        rows.append(
+            (f"{f.name}={f.metadata['accepts']}", _shown(f.default), f.metadata["about"])
+        )
+    return rows
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "" if default is None else str(default)

@@ -1,0 +1,45 @@
+"""Format tables (L1, block maps, grain tables) as segments of bounded size."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+from imgconv.segments import Meta, Segments, Zeros
+
+Table: TypeAlias = npt.NDArray[Any]
+
+PIECE = 1 << 20  # bytes; what one Meta of a long table holds
+
+
+def table(entries: Table) -> Iterator[Segments]:
+    """Yield the table as it lies in memory, pieces of nothing but zeros as Zeros."""
+    step = PIECE // entries.itemsize
+    for first in range(0, len(entries), step):
+        piece = entries[first : first + step]
+        if piece.any():
+            yield Segments.of([Meta(piece.nbytes, partial(_as_bytes, piece))])
+        else:
+            yield Segments.of([Zeros(piece.nbytes)])
+
+
+def mapped_table(entries: Table, encode: Callable[[Table], Table]) -> Iterator[Segments]:
+    """Yield `encode(entries)`, which keeps the item size, encoding a piece at a time."""
+    step = PIECE // entries.itemsize
+    for first in range(0, len(entries), step):
+        piece = entries[first : first + step]
+        yield Segments.of([Meta(piece.nbytes, partial(_encoded, encode, piece))])
+
+
+def _as_bytes(piece: Table) -> bytes:
+    return piece.tobytes()
+
+
+def _encoded(encode: Callable[[Table], Table], piece: Table) -> bytes:
+    return encode(piece).tobytes()
+
+
+def padding(length: int) -> Segments:
+    """Return `length` bytes of zeros, none when it is 0."""
+    return Segments.of([Zeros(length)])

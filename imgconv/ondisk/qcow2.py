@@ -1,0 +1,56 @@
+"""QCOW2 records (qemu `docs/interop/qcow2.txt`); big endian."""
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar
+
+from imgconv.ondisk.record import Record
+
+MAGIC = 0x514649FB
+COPIED = 1 << 63  # refcount is exactly one (L1 and standard L2 entries)
+MAX_L1_BYTES = 32 << 20  # qemu's limits
+MAX_REFCOUNT_TABLE_BYTES = 8 << 20
+MAX_HOST_OFFSET = 1 << 56
+MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderV2(Record):
+    """The header of version 2, which version 3 begins with too."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">IIQIIQIIQQIIQ")
+
+    magic: int  # 0
+    version: int  # 4
+    backing_file_offset: int  # 8
+    backing_file_size: int  # 16
+    cluster_bits: int  # 20
+    size: int  # 24, bytes
+    crypt_method: int  # 32
+    l1_size: int  # 36, entries
+    l1_table_offset: int  # 40
+    refcount_table_offset: int  # 48
+    refcount_table_clusters: int  # 56
+    nb_snapshots: int  # 60
+    snapshots_offset: int  # 64
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderV3Tail(Record):
+    """What version 3 adds; its header ends at `header_length`."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">QQQIIB7s")
+
+    incompatible_features: int  # 72
+    compatible_features: int  # 80
+    autoclear_features: int  # 88
+    refcount_order: int  # 96, log2 of the width in bits
+    header_length: int  # 100
+    compression_type: int  # 104
+    padding: bytes  # 105
+
+
+END_OF_EXTENSIONS = bytes(8)
+
+assert HeaderV2.LAYOUT.size == 72
+assert HeaderV2.LAYOUT.size + HeaderV3Tail.LAYOUT.size == 112

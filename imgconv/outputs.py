@@ -1,0 +1,81 @@
+"""From the name of an output to the sink that writes it."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from imgconv.errors import OutputExists, OutputRefused, UnsupportedCombination
+from imgconv.sinks.base import Sink
+from imgconv.sinks.device import DeviceSink
+from imgconv.sinks.file import FileSink
+from imgconv.sinks.stream import StreamSink
+
+STDOUT = "-"
+
+
+@contextmanager
+def open_sink(
+    path: str, format_name: str, size: int, *, clobber: bool, cancelled: Callable[[], bool]
+) -> Iterator[Sink]:
+    """Open the sink for `path` and abort it on the way out unless it was committed.
+
+    "-" is standard output; a FIFO or character device is streamed to; a block device
+    is overwritten in place, by raw only; everything else is a file. `size` is the virtual
+    size in bytes. Raises SinkErrors, and UnsupportedCombination for another format on a
+    block device.
+    """
+    mode = _mode_of(path)
+    descriptor = -1
+    if path == STDOUT:
+        sink: Sink = StreamSink(_stdout(), "standard output", cancelled)
+    elif stat.S_ISDIR(mode):
+        raise OutputRefused(f"{path}: is a folder")
+    elif stat.S_ISBLK(mode):
+        if format_name != "raw":
+            raise UnsupportedCombination(
+                f"{path}: a block device takes raw only, not {format_name}; say -O raw"
+            )
+        if not clobber:
+            raise OutputExists(f"{path}: is a device, which is overwritten, not created")
+        sink = DeviceSink(path, size)
+    elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        descriptor = _open_stream(path)
+        sink = StreamSink(descriptor, path, cancelled)
+    else:
+        sink = FileSink(path, clobber=clobber)
+    try:
+        yield sink
+    except BaseException as error:
+        _abort(sink, error)
+        raise
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _abort(sink: Sink, error: BaseException) -> None:
+    try:
+        sink.abort()
+    except Exception as failure:  # the first error is the one that matters
+        error.add_note(f"and cleaning up failed: {failure}")
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0  # not there, or not for us to see: creating it will tell
+
+
+def _stdout() -> int:
+    if os.isatty(1):
+        raise OutputRefused("standard output is a terminal; redirect it or name a file")
+    return 1
+
+
+def _open_stream(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OutputRefused(f"{path}: {error.strerror}") from error

@@ -1,0 +1,166 @@
+"""The engine: read, scan, encode, place, deliver, with ordered placement.
+
+Two drivers share it. `stream` delivers while it reads: one pass. `plan` runs the same
+writer over the runs alone and returns the whole layout, which `emit` then sends, head
+first, to a sink that cannot go back. Both give the same bytes.
+
+A worker holds one batch at a time, from reading to writing; so memory is the number of
+threads times a batch, whatever the size of the disk.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from imgconv.batches import CAPACITY, Batch, batch_capacity, batches
+from imgconv.deliver import deliver
+from imgconv.encode import encode
+from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
+from imgconv.layout import Layout, LayoutBuilder
+from imgconv.render import render
+from imgconv.scan import Found, scan
+from imgconv.segments import Segments, Zeros
+from imgconv.sinks.base import Sink
+from imgconv.sources.base import Source
+from imgconv.tally import Tally
+from imgconv.units import KiB
+from imgconv.workers import Stop, Turn, run
+
+GRANULE = 4 * KiB  # how finely zeros are told from data where the unit is coarser
+
+
+def _granule(writer: Writer) -> int:
+    """Units that are encoded are read and kept whole."""
+    return writer.unit if isinstance(writer, EncodingWriter) else min(writer.unit, GRANULE)
+
+
+def _batches(source: Source, writer: Writer) -> Iterator[Batch]:
+    return batches(source.extents(), source.size, writer.unit, _granule(writer))
+
+
+def _buffer(size: int) -> memoryview:
+    return np.empty(size, dtype=np.uint8).data
+
+
+class _Stream:
+    """The state of a one-pass conversion: how far the output has been placed."""
+
+    def __init__(self, source: Source, writer: Writer, sink: Sink, tally: Tally):
+        self._source, self._writer = source, writer
+        self._sink, self._tally = sink, tally
+        self._granule = _granule(writer)
+        self.at = writer.head_size
+
+    def make_worker(self) -> Callable[[Batch, Turn], None]:
+        return partial(self._convert, _buffer(batch_capacity(self._writer.unit)))
+
+    def _convert(self, buffer: memoryview, batch: Batch, turn: Turn) -> None:
+        found = scan(self._source, batch, buffer, self._granule)
+        place, payload = self._prepare(found)
+        with turn:
+            segments, offset = self._reserve(place())
+            if not self._sink.parallel:
+                written = deliver(self._sink, offset, segments, payload)
+        if self._sink.parallel:
+            written = deliver(self._sink, offset, segments, payload)
+        self._tally.advance(batch.stop - batch.start, data=found.data.total, written=written)
+
+    def _prepare(self, found: Found) -> tuple[Callable[[], Segments], Found]:
+        """Do what needs no turn; return what does, and the bytes it will place."""
+        writer = self._writer
+        if isinstance(writer, EncodingWriter):
+            encoded = encode(writer, found)
+            return partial(writer.place, encoded.units, encoded.lengths), encoded.payload
+        runs = found.data.aligned(writer.unit, self._source.size)
+        return partial(writer.place, runs), found
+
+    def _reserve(self, segments: Segments) -> tuple[Segments, int]:
+        offset = self.at
+        self.at += segments.size
+        return segments, offset
+
+    def append(self, parts: Iterator[Segments]) -> None:
+        """Deliver metadata at the end of what has been placed."""
+        for part in parts:
+            segments, offset = self._reserve(part)
+            self._tally.advance(0, written=deliver(self._sink, offset, segments, None))
+
+    def patch_head(self) -> None:
+        """Deliver the head, which was left out, to the front."""
+        at = 0
+        for part in self._writer.head():
+            self._tally.advance(0, written=deliver(self._sink, at, part, None))
+            at += part.size
+        assert at == self._writer.head_size
+
+
+def stream(
+    source: Source, writer: Writer, sink: Sink, *, threads: int, stop: Stop, tally: Tally
+) -> int:
+    """Convert in one pass; return the output's size in bytes.
+
+    The sink must take a late head unless the writer has none.
+    """
+    tally.begin("convert", source.size)
+    state = _Stream(source, writer, sink, tally)
+    state.append(writer.begin())
+    run(_batches(source, writer), state.make_worker, threads=threads, stop=stop)
+    state.append(writer.finish())
+    state.patch_head()
+    return state.at
+
+
+def plan(
+    source: Source, writer: PlannedWriter, *, threads: int, stop: Stop, tally: Tally
+) -> Layout:
+    """Read and scan the whole disk; return the layout its output will have."""
+    tally.begin("scan", source.size)
+    body = LayoutBuilder()
+    for part in writer.begin():
+        body.append(part)
+    granule = _granule(writer)
+
+    def place(buffer: memoryview, batch: Batch, turn: Turn) -> None:
+        found = scan(source, batch, buffer, granule)
+        runs = found.data.aligned(writer.unit, source.size)
+        with turn:
+            body.append(writer.place(runs))
+        tally.advance(batch.stop - batch.start, data=found.data.total)
+
+    def make_worker() -> Callable[[Batch, Turn], None]:
+        return partial(place, _buffer(batch_capacity(writer.unit)))
+
+    run(_batches(source, writer), make_worker, threads=threads, stop=stop)
+    for part in writer.finish():
+        body.append(part)
+    return body.build(head=writer.head())
+
+
+def emit(
+    layout: Layout, source: Source, sink: Sink, *, threads: int, stop: Stop, tally: Tally
+) -> int:
+    """Send a planned output to the sink from front to back; return its size in bytes."""
+    tally.begin("emit", layout.size)
+
+    def send(buffer: memoryview, offset: int, turn: Turn) -> None:
+        length = min(CAPACITY, layout.size - offset)
+        content = buffer[:length]
+        segments = list(layout.window(offset, offset + length))
+        empty = all(isinstance(segment, Zeros) for _, segment in segments)
+        if not empty:
+            render(layout, source, offset, content)
+        with turn:
+            if empty:
+                sink.zeros(offset, length)
+            else:
+                sink.write(offset, [content])
+        tally.advance(length, written=length)
+
+    run(
+        range(0, layout.size, CAPACITY),
+        lambda: partial(send, _buffer(CAPACITY)),
+        threads=threads,
+        stop=stop,
+    )
+    return layout.size

@@ -1,0 +1,141 @@
+"""Columns of half-open byte ranges: the currency of extents and runs.
+
+A terabyte disk has millions of clusters and may have as many runs, so ranges live in
+two numpy columns and every operation here works on whole columns at once.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Column: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranges:
+    """Ranges [start, stop) in bytes: ascending, disjoint, none empty.
+
+    They may touch; `merged` joins those that do. Columns are shared, never written to.
+    """
+
+    start: Column
+    stop: Column
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int, int]]) -> "Ranges":
+        """Make ranges from (start, stop) pairs that ascend and do not overlap."""
+        table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+        return cls(table[:, 0].copy(), table[:, 1].copy())
+
+    @classmethod
+    def single(cls, start: int, stop: int) -> "Ranges":
+        """Make one range, or none when it would be empty."""
+        return cls.of([(start, stop)] if start < stop else [])
+
+    @classmethod
+    def concat(cls, parts: Iterable["Ranges"]) -> "Ranges":
+        """Chain ranges whose order ascends from part to part."""
+        parts = list(parts)
+        if not parts:
+            return cls.of([])
+        return cls(
+            np.concatenate([p.start for p in parts]), np.concatenate([p.stop for p in parts])
+        )
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self.start.tolist(), self.stop.tolist(), strict=True)
+
+    @property
+    def length(self) -> Column:
+        """Length of each range in bytes."""
+        return self.stop - self.start
+
+    @property
+    def total(self) -> int:
+        """Sum of all lengths in bytes."""
+        return int(self.length.sum())
+
+    def slice(self, first: int, last: int) -> "Ranges":
+        """Return the ranges numbered first to last - 1."""
+        return Ranges(self.start[first:last], self.stop[first:last])
+
+    def window(self, start: int, stop: int) -> "Ranges":
+        """Return the parts of the ranges that lie in [start, stop)."""
+        first = int(np.searchsorted(self.stop, start, side="right"))
+        last = int(np.searchsorted(self.start, stop, side="left"))
+        if first >= last:
+            return Ranges.of([])
+        return Ranges(
+            np.maximum(self.start[first:last], start), np.minimum(self.stop[first:last], stop)
+        )
+
+    def merged(self) -> "Ranges":
+        """Join ranges that touch or overlap (starts must ascend)."""
+        if len(self) < 2:
+            return self
+        reach = np.maximum.accumulate(self.stop)
+        first = np.flatnonzero(np.concatenate(([True], self.start[1:] > reach[:-1])))
+        last = np.append(first[1:], len(self)) - 1
+        return Ranges(self.start[first], reach[last])
+
+    def aligned(self, unit: int, limit: int) -> "Ranges":
+        """Widen every range to multiples of `unit`, but not past `limit`, and merge."""
+        return Ranges(
+            self.start // unit * unit, np.minimum(-(-self.stop // unit) * unit, limit)
+        ).merged()
+
+    def split(self, span: int) -> "Ranges":
+        """Cut the ranges at every multiple of `span`."""
+        first = self.start // span
+        count = (self.stop - 1) // span - first + 1
+        if len(self) == int(count.sum()):
+            return self
+        owner = np.repeat(np.arange(len(self)), count)
+        slot = first[owner] + counting(count)
+        return Ranges(
+            np.maximum(self.start[owner], slot * span),
+            np.minimum(self.stop[owner], (slot + 1) * span),
+        )
+
+    def gaps(self, start: int, stop: int) -> "Ranges":
+        """Return what the ranges leave uncovered of [start, stop)."""
+        edges = self.window(start, stop)
+        left = np.concatenate(([start], edges.stop))
+        right = np.concatenate((edges.start, [stop]))
+        keep = left < right
+        return Ranges(left[keep], right[keep])
+
+    def units(self, unit: int) -> Column:
+        """Return the number of every unit touched; the starts must be multiples of `unit`."""
+        first = self.start // unit
+        count = -(-self.stop // unit) - first
+        return np.repeat(first, count) + counting(count)
+
+
+def counting(count: Column) -> Column:
+    """Return 0, 1, .., count[0] - 1, 0, 1, .., count[1] - 1, and so on."""
+    total = int(count.sum())
+    return np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+
+
+def overlaps(a: Ranges, b: Ranges) -> tuple[Column, Column, Ranges]:
+    """Intersect two columns of ranges.
+
+    Returns, for every overlap in ascending order, the index in `a`, the index in `b`,
+    and the overlapping range.
+    """
+    first = np.searchsorted(b.stop, a.start, side="right")
+    last = np.searchsorted(b.start, a.stop, side="left")
+    count = np.maximum(last - first, 0)
+    in_a = np.repeat(np.arange(len(a)), count)
+    in_b = np.repeat(first, count) + counting(count)
+    shared = Ranges(
+        np.maximum(a.start[in_a], b.start[in_b]), np.minimum(a.stop[in_a], b.stop[in_b])
+    )
+    return in_a, in_b, shared

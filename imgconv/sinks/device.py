@@ -1,0 +1,63 @@
+"""The device sink: raw bytes onto a block device, in place."""
+
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+
+from imgconv.errors import OutputRefused, WriteFailed
+from imgconv.sinks.base import write_all
+from imgconv.units import MiB
+
+BLKZEROOUT = 0x127F  # linux/fs.h: make a range read as zeros, by discarding where that does
+_ZEROS = memoryview(bytes(MiB))
+
+
+class DeviceSink:
+    """Overwrites the front of a block device; there is no way back, so nothing to abort.
+
+    The device must not be in use (O_EXCL) and must hold `size` bytes. What lies behind
+    the image is left alone.
+    """
+
+    parallel = True
+    late_head = True
+
+    def __init__(self, path: str, size: int):
+        self._path = path
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        except OSError as error:
+            raise OutputRefused(f"{path}: {error.strerror}") from error
+        room = os.lseek(self._fd, 0, os.SEEK_END)
+        if room < size:
+            self.abort()
+            raise OutputRefused(f"{path}: holds {room} bytes, the image needs {size}")
+
+    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Write at an offset."""
+        write_all(self._fd, self._path, offset, buffers)
+
+    def zeros(self, offset: int, length: int) -> None:
+        """Zero a range, by discarding where the device guarantees zeros then."""
+        try:
+            fcntl.ioctl(self._fd, BLKZEROOUT, struct.pack("QQ", offset, length))
+        except OSError:  # not supported, or not whole sectors of this device
+            while length:
+                count = min(length, len(_ZEROS))
+                write_all(self._fd, self._path, offset, [_ZEROS[:count]])
+                offset, length = offset + count, length - count
+
+    def commit(self, size: int) -> None:
+        """Flush."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise WriteFailed(self._path, error.strerror or str(error)) from error
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the device."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,126 @@
+"""The file sink: sparse, invisible until it is whole, durable when it is visible."""
+
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+
+from imgconv.errors import OutputExists, OutputRefused, WriteFailed
+from imgconv.sinks.base import write_all
+
+
+class FileSink:
+    """Writes an unnamed file in the output's folder and names it at commit.
+
+    An unnamed file (O_TMPFILE) leaves no litter even after SIGKILL. Where the file
+    system has none, a temporary name is used. Zeros are holes. An existing output is
+    replaced by commit and never changed before; with `clobber` false it is refused.
+    """
+
+    parallel = True
+    late_head = True
+
+    def __init__(self, path: str, *, clobber: bool = True):
+        # A link is followed: it stays, what it points to is replaced.
+        self._path = os.path.realpath(path)
+        self._name = os.path.basename(self._path)
+        self._clobber = clobber
+        self._temporary: str | None = None
+        self._folder = self._fd = -1
+        try:
+            self._mode = self._existing_mode()
+            self._folder = os.open(
+                os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            )
+            self._fd = self._create()
+        except OSError as error:
+            self.abort()
+            raise OutputRefused(f"{path}: {error.strerror}") from error
+
+    def _existing_mode(self) -> int | None:
+        """Return the permissions of the file to be replaced, None when there is none."""
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        if not self._clobber:
+            raise OutputExists(f"{self._path}: exists, and is not to be replaced")
+        if not stat.S_ISREG(status.st_mode):
+            raise OutputRefused(f"{self._path}: is not a regular file")
+        return stat.S_IMODE(status.st_mode)
+
+    def _create(self) -> int:
+        # Linux and libc refuse a file without a name with one of several errors; what
+        # really stands in the way will stop the second attempt as well.
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(".", flags | os.O_TMPFILE, 0o666, dir_fd=self._folder)
+        except OSError:
+            name = self._passing_name()
+            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._folder)
+            self._temporary = name
+            return fd
+
+    def _passing_name(self) -> str:
+        # Cut, as the output's own name may already be as long as names can be.
+        return f".{self._name[:50]}.{secrets.token_hex(6)}.imgconv"
+
+    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Write at an offset."""
+        write_all(self._fd, self._path, offset, buffers)
+
+    def zeros(self, offset: int, length: int) -> None:
+        """Nothing to do: what is never written of a new file is a hole."""
+
+    def commit(self, size: int) -> None:
+        """Set the length, flush, name the file, flush the folder."""
+        try:
+            os.ftruncate(self._fd, size)
+            if self._mode is not None:
+                os.fchmod(self._fd, self._mode)
+            os.fsync(self._fd)
+            self._publish()
+            os.fsync(self._folder)
+        except FileExistsError as error:
+            raise OutputExists(f"{self._path}: exists, and is not to be replaced") from error
+        except OSError as error:
+            raise WriteFailed(self._path, error.strerror or str(error)) from error
+        self.abort()
+
+    def _publish(self) -> None:
+        if not self._clobber:
+            self._link(self._name)  # fails when the name exists: no race with another writer
+            return
+        if self._temporary is None:
+            # A link cannot replace a name, so the file gets a passing one first.
+            name = self._passing_name()
+            self._link(name)
+            self._temporary = name
+        os.replace(
+            self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder
+        )
+        self._temporary = None
+
+    def _link(self, name: str) -> None:
+        # Only with a directory descriptor does Python follow the link to the open file.
+        origin = self._temporary or f"/proc/self/fd/{self._fd}"
+        os.link(
+            origin,
+            name,
+            src_dir_fd=self._folder,
+            dst_dir_fd=self._folder,
+            follow_symlinks=True,
+        )
+
+    def abort(self) -> None:
+        """Drop what has no final name yet."""
+        temporary, self._temporary = self._temporary, None
+        fd, self._fd = self._fd, -1
+        folder, self._folder = self._folder, -1
+        try:
+            if temporary is not None:
+                os.unlink(temporary, dir_fd=folder)
+        finally:
+            for opened in (fd, folder):
+                if opened >= 0:
+                    os.close(opened)

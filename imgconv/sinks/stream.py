@@ -1,0 +1,87 @@
+"""The stream sink: standard output, a pipe, a FIFO, a character device."""
+
+import os
+import select
+import stat
+from collections.abc import Callable, Sequence
+
+from imgconv.errors import Cancelled, ReaderGone, WriteFailed
+from imgconv.sinks.base import MAX_VECTORS, unwritten
+from imgconv.units import MiB
+
+_ZEROS = memoryview(bytes(MiB))
+_POLL_MILLISECONDS = 100
+
+
+class StreamSink:
+    """Writes bytes in order to a descriptor, which stays the caller's to close.
+
+    A slow reader must not keep a cancelled conversion waiting, so a pipe is reopened for
+    non-blocking writes of our own: changing the descriptor we were given would change it
+    for every process that shares it.
+    """
+
+    parallel = False
+    late_head = False
+
+    def __init__(self, fd: int, name: str, cancelled: Callable[[], bool]):
+        self._name = name
+        self._cancelled = cancelled
+        self._at = 0
+        self._own_fd = self._reopen(fd)
+        self._fd = fd if self._own_fd is None else self._own_fd
+
+    @staticmethod
+    def _reopen(fd: int) -> int | None:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return None
+        try:
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Write the next bytes; ReaderGone when nobody reads them any more."""
+        assert offset == self._at, f"stream is at {self._at}, not at {offset}"
+        views = [view for view in buffers if len(view)]
+        while views:
+            count = self._write_some(views[:MAX_VECTORS])
+            self._at += count
+            views = unwritten(views, count)
+
+    def _write_some(self, views: list[memoryview]) -> int:
+        try:
+            if self._own_fd is not None:
+                self._wait_for_room()
+            return os.writev(self._fd, views)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError as error:
+            raise ReaderGone(f"{self._name}: its reader closed it") from error
+        except OSError as error:
+            raise WriteFailed(self._name, error.strerror or str(error), self._at) from error
+
+    def _wait_for_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        while not poll.poll(_POLL_MILLISECONDS):
+            if self._cancelled():
+                raise Cancelled("cancelled while waiting for the reader")
+
+    def zeros(self, offset: int, length: int) -> None:
+        """Write zero bytes."""
+        while length:
+            count = min(length, len(_ZEROS))
+            self.write(offset, [_ZEROS[:count]])
+            offset, length = offset + count, length - count
+
+    def commit(self, size: int) -> None:
+        """Let go of the stream; what a reader has seen is its own."""
+        assert size == self._at, f"stream ends at {self._at}, not at {size}"
+        self.abort()
+
+    def abort(self) -> None:
+        """Close our own descriptor, if there is one."""
+        fd, self._own_fd = self._own_fd, None
+        if fd is not None:
+            os.close(fd)

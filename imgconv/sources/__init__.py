@@ -1,0 +1,1 @@
+"""Sources: positional readers of guest disks."""

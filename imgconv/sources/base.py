@@ -1,0 +1,56 @@
+"""The contract of a source."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from imgconv.identity import Identity
+from imgconv.ranges import Ranges
+
+
+class Source(Protocol):
+    """A guest disk that can be read at any offset by any number of threads.
+
+    Its size is a multiple of 512 and not 0.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One-line remarks."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """What the ids in an output derive from unless the user names the disk."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the whole buffer with the guest's bytes from `offset` on.
+
+        There are no short reads: what cannot be filled raises a SourceError.
+        """
+        ...
+
+    def extents(self) -> Iterator[Ranges]:
+        """Yield, in ascending order, guest ranges that may hold data.
+
+        All that lies outside reads as zeros. Comes from metadata, without reading data.
+        """
+        ...
+
+    def verify(self) -> None:
+        """Raise SourceChanged if the disk is not what it was when it was opened."""
+        ...
+
+    def close(self) -> None:
+        """Release what the source holds; harmless when repeated."""
+        ...

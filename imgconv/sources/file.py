@@ -1,0 +1,132 @@
+"""Raw disks in regular files and block devices."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from imgconv.errors import ReadFailed, SourceChanged, SourceTruncated, SourceUnreadable
+from imgconv.identity import Identity
+from imgconv.ranges import Ranges
+from imgconv.units import SECTOR, MiB, round_up
+
+# Extents are handed on in groups, so that work begins before a fragmented file has been
+# walked to its end, and a file with millions of holes needs little memory.
+GROUP_EXTENTS = 1024
+GROUP_BYTES = 64 * MiB
+
+
+class FileSource:
+    """A raw disk; whatever lies past the end of a file whose length is no multiple of
+    512 reads as zeros."""
+
+    def __init__(self, path: str):
+        self.name = path
+        try:
+            # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise SourceUnreadable(f"{path}: {error.strerror}") from error
+        try:
+            self._status = os.fstat(self._fd)
+            self._length = self._measure()
+        except BaseException:
+            self.close()
+            raise
+        self.size = round_up(self._length, SECTOR)
+
+    def _measure(self) -> int:
+        mode = self._status.st_mode
+        if stat.S_ISDIR(mode):
+            raise SourceUnreadable(f"{self.name}: is a folder, not a disk image")
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise SourceUnreadable(
+                f"{self.name}: is neither a file nor a block device; "
+                "a disk must be readable at any offset"
+            )
+        length = os.lseek(self._fd, 0, os.SEEK_END)
+        if length == 0:
+            raise SourceUnreadable(f"{self.name}: is empty; a disk has at least one sector")
+        return length
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say so when the last sector is not whole."""
+        if self._length == self.size:
+            return ()
+        return (
+            f"{self.name}: length {self._length} is not a multiple of 512; "
+            f"padded with {self.size - self._length} zero bytes",
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """Base name, size and, of a file, its modification time."""
+        base = os.path.basename(os.path.realpath(self.name))
+        modified = 0 if stat.S_ISBLK(self._status.st_mode) else self._status.st_mtime_ns
+        return Identity(f"{base}\0{self._length}\0{modified}", modified // 1_000_000_000)
+
+    def same_file(self, status: os.stat_result) -> bool:
+        """Say whether `status` is of the very file or device this source reads."""
+        if stat.S_ISBLK(self._status.st_mode) and stat.S_ISBLK(status.st_mode):
+            return self._status.st_rdev == status.st_rdev
+        return os.path.samestat(self._status, status)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from `offset` on; ReadFailed or SourceTruncated otherwise."""
+        filled = 0
+        while filled < len(buffer):
+            at = offset + filled
+            try:
+                count = os.preadv(self._fd, [buffer[filled:]], at)
+            except OSError as error:
+                raise ReadFailed(self.name, at, error.strerror or str(error)) from error
+            if count == 0:
+                if at < self._length:
+                    raise SourceTruncated(self.name, at, self._length)
+                buffer[filled:] = bytes(len(buffer) - filled)
+                return
+            filled += count
+
+    def extents(self) -> Iterator[Ranges]:
+        """Walk the file's data ranges; one that knows no holes is all data."""
+        pairs: list[tuple[int, int]] = []
+        volume = at = 0
+        while at < self._length:
+            start, stop = self._next_extent(at)
+            if start < stop:
+                pairs.append((start, stop))
+                volume += stop - start
+            at = stop
+            if len(pairs) >= GROUP_EXTENTS or volume >= GROUP_BYTES:
+                yield Ranges.of(pairs)
+                pairs, volume = [], 0
+        yield Ranges.of(pairs)
+
+    def _next_extent(self, at: int) -> tuple[int, int]:
+        """Return the next data range from `at` on, (length, length) when there is none."""
+        try:
+            start = os.lseek(self._fd, at, os.SEEK_DATA)
+            stop = os.lseek(self._fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return self._length, self._length
+            return at, self._length
+        return min(start, self._length), min(stop, self._length)
+
+    def verify(self) -> None:
+        """Raise SourceChanged if the file was written to or resized since it was opened."""
+        now = os.fstat(self._fd)
+        length = os.lseek(self._fd, 0, os.SEEK_END)
+        if length != self._length:
+            raise SourceChanged(
+                f"{self.name}: changed from {self._length} to {length} bytes while it was read"
+            )
+        if stat.S_ISREG(now.st_mode) and now.st_mtime_ns != self._status.st_mtime_ns:
+            raise SourceChanged(f"{self.name}: was written to while it was read")
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,75 @@
+"""Recognising image formats by their content, strictly.
+
+A guest can write any bytes into its own raw disk, so content alone never decides:
+an image is raw only when the user says so or when nothing in it looks like another format.
+"""
+
+import os
+
+from imgconv.errors import FormatMismatch, OptionError
+from imgconv.names import canonical, of_extension
+from imgconv.sources.base import Source
+
+_FRONT = (  # offset, magic, format
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"QED\0", "qed"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"COWD", "vmdk"),
+    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "vmdk"),  # SESPARSE
+    (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"vhdxfile", "vhdx"),
+    (0, b"conectix", "vhd"),
+    (0, b"LUKS\xba\xbe", "luks"),
+    (0, b"WithoutFreeSpace", "parallels"),
+    (0, b"WithouFreSpacExt", "parallels"),
+    (0, b"\x1f\x8b\x08", "gzip"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+)
+_VHD_COOKIE = b"conectix"
+READABLE = ("raw",)
+
+
+def detect(source: Source) -> tuple[str, ...]:
+    """Return the formats whose magic the bytes of `source` carry, most often none or one."""
+    front = _read(source, 0, 512)
+    found = {name for at, magic, name in _FRONT if front[at : at + len(magic)] == magic}
+    end = _read(source, max(source.size - 512, 0), 512)
+    # A fixed VHD has its only cookie in the last sector; very old ones one byte later.
+    if _VHD_COOKIE in (end[:8], end[1:9]):
+        found.add("vhd")
+    return tuple(sorted(found))
+
+
+def _read(source: Source, offset: int, length: int) -> bytes:
+    buffer = bytearray(min(length, source.size - offset))
+    source.read_into(offset, memoryview(buffer))
+    return bytes(buffer)
+
+
+def check_format(source: Source, declared: str | None) -> str:
+    """Return the format to read `source` in, given what the user declared, if anything.
+
+    Raises FormatMismatch when nothing was declared and content and file name do not
+    agree, and OptionError for a format that imgconv does not read.
+    """
+    if declared is not None:
+        name = canonical(declared)
+        if name not in READABLE:
+            choice = ", ".join(READABLE)
+            raise OptionError(f"cannot read format {declared!r}; formats: {choice}")
+        return name
+    found = detect(source)
+    named = of_extension(os.path.splitext(source.name)[1]) or "raw"
+    if found:
+        raise FormatMismatch(
+            f"{source.name}: looks like {' and '.join(found)}, which imgconv cannot read yet; "
+            "to convert its bytes as they are, say -f raw"
+        )
+    if named not in READABLE:
+        raise FormatMismatch(
+            f"{source.name}: is named like {named} but its content is not; "
+            "to convert its bytes as they are, say -f raw"
+        )
+    return named

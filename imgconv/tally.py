@@ -1,0 +1,40 @@
+"""The running totals of a conversion."""
+
+from typing import Literal, TypeAlias
+
+from imgconv.progress import Progress, Watcher
+from imgconv.workers import Lock
+
+Phase: TypeAlias = Literal["scan", "convert", "emit"]
+
+
+class Tally:
+    """Counts bytes of finished work, from any thread, and tells whoever watches."""
+
+    def __init__(self, watcher: Watcher | None = None):
+        self._watcher = watcher
+        self._lock = Lock()
+        self._phase: Phase = "convert"
+        self._total = self._done = 0
+        self.data = 0
+        self.written = 0
+
+    def begin(self, phase: Phase, total: int) -> None:
+        """Start counting `total` bytes of a phase."""
+        with self._lock:
+            self._phase, self._total, self._done = phase, total, 0
+            self._tell()
+
+    def advance(self, done: int, *, data: int = 0, written: int = 0) -> None:
+        """Count work that is over."""
+        with self._lock:
+            self._done += done
+            self.data += data
+            self.written += written
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._watcher is not None:
+            self._watcher(
+                Progress(self._phase, self._done, self._total, self.data, self.written)
+            )
