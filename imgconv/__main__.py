@@ -1,7 +1,17 @@
-"""`python -m imgconv`."""
+"""`python -m imgconv`, and the `imgconv` command."""
 
 import sys
 
-from imgconv.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line; Ctrl-C while it is still being loaded is no traceback either."""
+    try:
+        from imgconv import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

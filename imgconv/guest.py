@@ -34,7 +34,8 @@ class GuestDisk:
         """
         if offset < 0 or length < 0:
             raise ValueError(f"offset {offset} and length {length} must not be negative")
-        buffer = bytearray(max(0, min(length, self.size - offset)))
+        offset = min(offset, self.size)
+        buffer = bytearray(min(length, self.size - offset))
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
 

@@ -69,7 +69,7 @@ class Ranges:
         """Return the parts of the ranges that lie in [start, stop)."""
         first = int(np.searchsorted(self.stop, start, side="right"))
         last = int(np.searchsorted(self.start, stop, side="left"))
-        if first >= last:
+        if start >= stop or first >= last:
             return Ranges.of([])
         return Ranges(
             np.maximum(self.start[first:last], start), np.minimum(self.stop[first:last], stop)

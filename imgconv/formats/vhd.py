@@ -17,7 +17,7 @@ from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import FlatBody
 from imgconv.formats.options import choice_option, require_choice, switch_option
-from imgconv.formats.tables import Table, mapped_table, padding
+from imgconv.formats.tables import Table, mapped_table
 from imgconv.identity import Identity
 from imgconv.ondisk import vhd as ondisk
 from imgconv.ranges import Ranges
@@ -27,7 +27,7 @@ from imgconv.units import SECTOR, GiB, KiB, MiB, TiB, div_ceil, round_up
 BLOCK = 2 * MiB
 BITMAP = Meta.of(b"\xff" * (BLOCK // SECTOR // 8))
 PAGE = 4 * KiB
-GAP = PAGE - BITMAP.length  # before each bitmap, so that the data are page aligned
+GAP = PAGE - BITMAP.length  # between blocks, so that the data are page aligned
 STRIDE = PAGE + BLOCK
 TABLE_OFFSET = ondisk.Footer.LAYOUT.size + ondisk.DynamicHeader.LAYOUT.size
 
@@ -133,7 +133,7 @@ class DynamicWriter(PlannedWriter):
         # Bitmap sector numbers; 0 stands for "absent" until the table is rendered, so
         # that the pages of a sparse table are never touched. Whole sectors of entries.
         self._table = np.zeros(round_up(self._blocks, SECTOR // 4), dtype=np.uint32)
-        self.head_size = round_up(TABLE_OFFSET + self._table.nbytes, PAGE)
+        self.head_size = TABLE_OFFSET + self._table.nbytes
         self._at = self.head_size
         self._footer = make_footer(disk.size, disk.identity, ondisk.DYNAMIC)
 
@@ -141,18 +141,21 @@ class DynamicWriter(PlannedWriter):
         """Append a gap, a bitmap and the data of every block touched."""
         blocks = runs.units(BLOCK)
         count = len(blocks)
-        bitmap_at = self._at + GAP + STRIDE * np.arange(count)
-        self._table[blocks] = bitmap_at // SECTOR
-        self._at += STRIDE * count
+        if not count:
+            return Segments.of(())
+        first_gap = -(self._at + BITMAP.length) % PAGE
+        first_bitmap = self._at + first_gap
+        self._table[blocks] = (first_bitmap + STRIDE * np.arange(count)) // SECTOR
+        self._at = first_bitmap + STRIDE * count - GAP
         length = np.minimum(BLOCK, self.size - blocks * BLOCK)
         rows = np.zeros((3, count, 3), dtype=np.int64)  # kind, length, ref
         rows[0] = ZEROS, META, DATA
         rows[1] = np.column_stack((np.full((count, 2), (GAP, BITMAP.length)), length))
+        rows[1, 0, 0] = first_gap
         rows[2, :, 2] = blocks * BLOCK
         kind, lengths, refs = rows.reshape(3, -1)
         placed = Segments(kind.astype(np.uint8), lengths, refs, (BITMAP,))
-        short = BLOCK - int(length[-1]) if count else 0
-        return Segments.concat([placed, Segments.of([Zeros(short)])])
+        return Segments.concat([placed, Segments.of([Zeros(BLOCK - int(length[-1]))])])
 
     def finish(self) -> Iterator[Segments]:
         """Add the footer."""
@@ -177,7 +180,6 @@ class DynamicWriter(PlannedWriter):
         ).sealed()
         yield Segments.of([Meta.of(self._footer.pack() + header.pack())])
         yield from mapped_table(self._table, _encode_table)
-        yield padding(self.head_size - TABLE_OFFSET - self._table.nbytes)
 
 
 def _encode_table(piece: Table) -> Table:

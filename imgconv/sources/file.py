@@ -30,8 +30,10 @@ class FileSource:
         try:
             self._status = os.fstat(self._fd)
             self._length = self._measure()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):
+                raise SourceUnreadable(f"{path}: {error.strerror}") from error
             raise
         self.size = round_up(self._length, SECTOR)
 

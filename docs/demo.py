@@ -1,0 +1,65 @@
+"""`make demo`: convert a sparse sample into every format and show the result."""
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import imgconv
+from imgconv.units import GiB, KiB, MiB, format_size
+
+FOLDER = Path("demo")
+OUTPUTS = {
+    "sample-copy.raw": imgconv.Raw(),
+    "sample.qcow2": imgconv.Qcow2(),
+    "sample.vhd": imgconv.Vhd(),
+    "sample-fixed.vhd": imgconv.Vhd(subformat="fixed"),
+    "sample.vmdk": imgconv.Vmdk(),
+    "sample-stream.vmdk": imgconv.Vmdk(subformat="streamOptimized"),
+    "sample.vdi": imgconv.Vdi(),
+}
+
+
+def make_sample(path: Path) -> None:
+    """A 10 GiB disk with 64 MiB of data in runs of 256 KiB, half of it compressible."""
+    rng = random.Random(1)
+    with open(path, "wb") as file:
+        file.truncate(10 * GiB)
+        for i in range(256):
+            file.seek(i * 40 * MiB + rng.randrange(39) * MiB)
+            noise = rng.randbytes(128 * KiB)
+            file.write(noise + noise if i % 2 else noise[:1024] * 256)
+
+
+def verdict(raw: Path, path: Path, name: str) -> str:
+    """What qemu-img, where there is one, thinks of an output."""
+    if shutil.which("qemu-img") is None:
+        return "(no qemu-img here to compare)"
+    known = {"vhd": "vpc"}.get(name, name)
+    done = subprocess.run(
+        ["qemu-img", "compare", "-f", "raw", "-F", known, raw, path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"qemu-img compare: {(done.stdout or done.stderr).strip()}"
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    raw = FOLDER / "sample.raw"
+    make_sample(raw)
+    print(f"{raw}: {format_size(10 * GiB)}, of which {format_size(64 * MiB)} are data\n")
+    print(f"{'output':20} {'size':>12} {'on disk':>11} {'time':>7}")
+    for name, options in OUTPUTS.items():
+        path = FOLDER / name
+        report = imgconv.convert(raw, path, options=options)
+        on_disk = format_size(os.stat(path).st_blocks * 512)
+        size = format_size(report.output_size)
+        told = verdict(raw, path, options.name)
+        print(f"{name:20} {size:>12} {on_disk:>11} {report.seconds:6.2f}s  {told}")
+
+
+if __name__ == "__main__":
+    main()

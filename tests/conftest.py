@@ -1,0 +1,41 @@
+"""Fixtures that every test may use, and the rule about missing peers."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import disks
+
+PEERS = ("qemu-img", "qemu-io", "mkfs.ext4", "fuse2fs", "sfdisk", "losetup", "mount")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A missing peer would make the suite prove less than it says, so it is an error."""
+    missing = [name for name in PEERS if shutil.which(name) is None]
+    if missing:
+        raise pytest.UsageError(f"missing: {', '.join(missing)}; make test installs them")
+
+
+@pytest.fixture
+def root() -> None:
+    """For what only root may do (mounts, loop devices); CI has to be root."""
+    if os.geteuid() != 0:
+        if os.environ.get("IMGCONV_REQUIRE_ALL"):
+            pytest.fail("this test needs root, and CI may not skip")
+        pytest.skip("needs root")
+
+
+@pytest.fixture
+def roomy() -> Iterator[Path]:
+    """A folder whose file system takes files of any size (ext4 ends below 16 TiB)."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def file_system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT disk with a real ext4 file system full of real files."""
+    return disks.file_system(tmp_path_factory.mktemp("fs") / "disk.raw")

@@ -1,0 +1,144 @@
+"""Sources and sinks in memory, and the engine's drivers run over them."""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+from imgconv.errors import ReadFailed, SourceTruncated
+from imgconv.formats.base import Disk, Format, PlannedWriter, Writer
+from imgconv.identity import Identity
+from imgconv.layout import Layout
+from imgconv.pipeline import emit, plan, stream
+from imgconv.ranges import Ranges
+from imgconv.sinks.append import AppendSink
+from imgconv.sources.base import Source
+from imgconv.tally import Tally
+from imgconv.workers import Stop
+
+
+class MemorySource:
+    """A disk in memory; its extents are told by the test, in groups."""
+
+    warnings = ()
+    identity = Identity("memory")
+
+    def __init__(
+        self, content: bytes, groups: Sequence[Sequence[tuple[int, int]]] | None = None
+    ):
+        self.name, self.size, self.content = "memory", len(content), content
+        self._groups = groups if groups is not None else [[(0, len(content))]]
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        assert offset + len(buffer) <= self.size
+        buffer[:] = self.content[offset : offset + len(buffer)]
+
+    def extents(self) -> Iterator[Ranges]:
+        for group in self._groups:
+            yield Ranges.of(group)
+
+    def verify(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FaultySource(MemorySource):
+    """Fails at one offset: "EIO" raises what the system would, "short" ends the disk there.
+
+    A real device cannot be made to fail at a chosen byte on every machine.
+    """
+
+    def __init__(self, content: bytes, fault: str, at: int):
+        super().__init__(content)
+        self._fault, self._at = fault, at
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset <= self._at < offset + len(buffer):
+            if self._fault == "EIO":
+                raise ReadFailed(self.name, self._at, os.strerror(errno.EIO))
+            raise SourceTruncated(self.name, self._at, self.size)
+        super().read_into(offset, buffer)
+
+
+class MemorySink:
+    """Keeps everything and insists that each byte comes exactly once."""
+
+    parallel = True
+    late_head = True
+
+    def __init__(self) -> None:
+        self.given: list[tuple[int, bytes]] = []
+        self.size: int | None = None
+
+    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        self.given.append((offset, b"".join(buffers)))
+
+    def zeros(self, offset: int, length: int) -> None:
+        self.given.append((offset, bytes(length)))
+
+    def commit(self, size: int) -> None:
+        self.size = size
+
+    def abort(self) -> None:
+        self.given.clear()
+
+    def content(self) -> bytes:
+        at, parts = 0, []
+        for offset, part in sorted(self.given, key=lambda item: item[0]):
+            assert offset == at, f"gap or overlap at {at}: next piece is at {offset}"
+            parts.append(part)
+            at += len(part)
+        assert at == self.size
+        return b"".join(parts)
+
+
+class MemoryStore:
+    """An Appendable in memory."""
+
+    def __init__(self) -> None:
+        self.head, self.body, self.committed = bytearray(), bytearray(), -1
+
+    def append(self, buffers: Sequence[memoryview]) -> None:
+        assert not self.head, "the head came before the end of the body"
+        self.body += b"".join(buffers)
+
+    def patch_head(self, buffers: Sequence[memoryview]) -> None:
+        self.head += b"".join(buffers)
+
+    def commit(self, size: int) -> None:
+        self.committed = size
+
+    def abort(self) -> None: ...
+
+
+def writer_for(source: Source, options: Format, name: str = "disk") -> Writer:
+    return options.writer(Disk(source.size, Identity("test"), name))
+
+
+def one_pass(source: Source, options: Format, threads: int = 2) -> bytes:
+    sink, tally = MemorySink(), Tally()
+    writer = writer_for(source, options)
+    sink.commit(stream(source, writer, sink, threads=threads, stop=Stop(), tally=tally))
+    return sink.content()
+
+
+def appended(source: Source, options: Format, threads: int = 2) -> bytes:
+    """The bytes an append-only store with a late head receives."""
+    writer, store = writer_for(source, options), MemoryStore()
+    sink = AppendSink(store, writer.head_size)
+    sink.commit(stream(source, writer, sink, threads=threads, stop=Stop(), tally=Tally()))
+    assert store.committed == len(store.head) + len(store.body)
+    return bytes(store.head + store.body)
+
+
+def planned(source: Source, options: Format, threads: int = 2) -> Layout:
+    writer = writer_for(source, options)
+    assert isinstance(writer, PlannedWriter)
+    return plan(source, writer, threads=threads, stop=Stop(), tally=Tally())
+
+
+def emitted(source: Source, layout: Layout, threads: int = 2) -> bytes:
+    sink = MemorySink()
+    sink.parallel = False
+    sink.commit(emit(layout, source, sink, threads=threads, stop=Stop(), tally=Tally()))
+    assert [offset for offset, _ in sink.given] == sorted(offset for offset, _ in sink.given)
+    return sink.content()

@@ -1,0 +1,42 @@
+"""The real tools that outputs are held against."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+QEMU_NAMES = {"vhd": "vpc"}
+CHECKABLE = ("qcow2", "vmdk", "vdi")  # qemu-img has no check for raw and vpc
+
+
+def qemu_name(format_name: str) -> str:
+    return QEMU_NAMES.get(format_name, format_name)
+
+
+def qemu_img(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["qemu-img", *arguments], capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def assert_same_guest(raw: Path, image: Path, format_name: str) -> None:
+    """qemu-img reads the same disk from both, and its check has nothing to say."""
+    assert_compares(f"driver={qemu_name(format_name)},file.filename={image}", raw)
+    if format_name in CHECKABLE:
+        done = qemu_img("check", "-f", qemu_name(format_name), image)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "No errors were found" in done.stdout
+
+
+def assert_compares(image_options: str, raw: Path) -> None:
+    """qemu-img reads the same disk from a raw file and from an image opened in some way."""
+    raw_options = f"driver=raw,file.filename={raw}"
+    done = qemu_img("compare", "--image-opts", raw_options, image_options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def info(image: Path, format_name: str) -> dict[str, Any]:
+    done = qemu_img("info", "-f", qemu_name(format_name), "--output=json", image)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

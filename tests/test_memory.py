@@ -1,0 +1,57 @@
+"""A 1 TiB disk with 0.5 GiB of data converts within 256 MiB, and measure knew the size."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import disks
+from support.cli import COMMAND
+
+from imgconv.units import KiB, MiB, TiB
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("huge") / "disk.raw"
+    yield disks.islands(path, TiB, 8192, 64 * KiB)
+    path.unlink()
+
+
+# A child is charged with the memory of whoever starts it until it becomes another program,
+# so a small process in between starts the command and reports the command's peak.
+BETWEEN = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(done.returncode)
+"""
+
+
+def run(*arguments: str | Path) -> tuple[bytes, int]:
+    """Run the command; return what it printed and its peak memory in bytes."""
+    command = [sys.executable, "-c", BETWEEN, *COMMAND, *arguments]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return done.stdout, int(done.stderr) * 1024
+
+
+@pytest.mark.parametrize("name", ["raw", "vhd", "qcow2", "vmdk", "vdi"])
+def test_a_terabyte(tmp_path: Path, raw: Path, name: str) -> None:
+    out = tmp_path / f"o.{name}"
+    measured, peak_of_measure = run("measure", raw, "-O", name, "--json")
+    _, peak = run(raw, out, "-q")
+    assert json.loads(measured)["size"] == out.stat().st_size
+    assert peak < 256 * MiB
+    assert peak_of_measure < 256 * MiB
+    # Each island needs at least a page of some table of its own, two with vmdk.
+    assert out.stat().st_blocks * 512 < 680 * MiB
+    out.unlink()
+
+
+def test_a_terabyte_to_a_pipe(raw: Path) -> None:
+    """The plan driver."""
+    printed, peak = run(raw, "-", "-O", "qcow2", "-q")
+    assert peak < 256 * MiB
+    assert len(printed) == json.loads(run("measure", raw, "-O", "qcow2", "--json")[0])["size"]

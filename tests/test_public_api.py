@@ -1,0 +1,53 @@
+"""What `import imgconv` promises."""
+
+import inspect
+
+import imgconv
+import imgconv.api
+
+
+def test_all_is_importable_sorted_and_documented() -> None:
+    assert sorted(imgconv.__all__) == imgconv.__all__
+    assert dir(imgconv) == imgconv.__all__
+    for name in imgconv.__all__:
+        assert name == "__version__" or inspect.getdoc(getattr(imgconv, name))
+
+
+def test_the_lazy_table_covers_all() -> None:
+    lazy = {name for names in imgconv._HOMES.values() for name in names}
+    assert lazy | {"open", "__version__"} == set(imgconv.__all__)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    assert not hasattr(imgconv, "konvert")
+
+
+def test_every_parameter_of_convert_is_explained() -> None:
+    text = inspect.getdoc(imgconv.convert)
+    assert text is not None
+    for name in inspect.signature(imgconv.convert).parameters:
+        assert f"{name}:" in text
+
+
+def test_signatures() -> None:
+    """A change here is a change for users; then say so in the changelog."""
+    assert list(inspect.signature(imgconv.convert).parameters) == [
+        "source",
+        "target",
+        "options",
+        "source_format",
+        "identity",
+        "threads",
+        "clobber",
+        "progress",
+        "cancelled",
+    ]
+    assert list(inspect.signature(imgconv.measure).parameters) == [
+        "source",
+        "options",
+        "source_format",
+        "threads",
+        "progress",
+        "cancelled",
+    ]
+    assert list(inspect.signature(imgconv.open).parameters) == ["source", "source_format"]
