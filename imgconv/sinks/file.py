@@ -88,9 +88,15 @@ class FileSink:
         self.abort()
 
     def _publish(self) -> None:
-        if not self._clobber:
-            self._link(self._name)  # fails when the name exists: no race with another writer
+        try:
+            self._link(self._name)  # one step, and it never replaces anything
             return
+        except FileExistsError:
+            if not self._clobber:
+                raise
+        except OSError:
+            if self._temporary is None or not self._clobber:
+                raise  # a file system without links can at least rename
         if self._temporary is None:
             # A link cannot replace a name, so the file gets a passing one first.
             name = self._passing_name()

@@ -49,7 +49,7 @@ def test_a_mounted_device_is_refused(tmp_path: Path, root: None) -> None:
     raw = disks.dense(tmp_path / "d.raw", MiB)
     with (
         loop_device(image) as device,
-        mounted(tmp_path / "mounted", device),
+        mounted(tmp_path / "mounted", "mount", device),
         pytest.raises(OutputRefused, match="busy"),
     ):
         imgconv.convert(raw, device, options=imgconv.Raw())

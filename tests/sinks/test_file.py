@@ -21,7 +21,7 @@ from imgconv.units import MiB
 @pytest.fixture
 def small_disk(tmp_path: Path, root: None) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=4m", "none") as folder:
+    with mounted(tmp_path / "small", "mount", "-t", "tmpfs", "-o", "size=4m", "none") as folder:
         yield folder
 
 
@@ -111,7 +111,7 @@ def test_a_file_system_without_unnamed_files(tmp_path: Path, clobber: bool, root
     image = disks.empty(tmp_path / "fs.img", 40 * MiB)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
     raw = disks.holes(tmp_path / "d.raw", 5 * MiB)
-    with mounted(tmp_path / "fs", "-t", "fuse.fuse2fs", image) as folder:
+    with mounted(tmp_path / "fs", "fuse2fs", image) as folder:
         os.rmdir(folder / "lost+found")
         imgconv.convert(raw, folder / "o.raw", clobber=clobber)
         assert (folder / "o.raw").read_bytes() == raw.read_bytes()

@@ -22,10 +22,10 @@ def loop_device(path: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def mounted(folder: Path, *what: str | Path) -> Iterator[Path]:
-    """Mount onto a new folder; `what` are the arguments of mount before it."""
+def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
+    """Mount onto a new folder with a command that takes it as its last argument."""
     folder.mkdir()
-    subprocess.run(["mount", *what, folder], check=True)
+    subprocess.run([*command, folder], check=True)
     try:
         yield folder
     finally:
