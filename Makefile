@@ -8,7 +8,7 @@ CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror
 C_SOURCES := $(filter-out native/test_native.c,$(wildcard native/*.c))
 NATIVE := $(wildcard native/*.[ch] native/*.py)
 
-.PHONY: help demo test check format native-test asan clean
+.PHONY: help demo test check format native-test asan bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ native-test: build/test-native ## unit tests of the C functions
 
 asan: build/test-native-asan ## the same under the address and undefined-behaviour sanitizers
 	build/test-native-asan
+
+bench: $(VENV)/.tested ## time imgconv beside qemu-img (needs 12 GiB of /dev/shm; SCALE=0.1 needs 1.5)
+	$(BIN)/python benchmarks/convert.py --scale $(or $(SCALE),1)
 
 clean: ## remove what was built
 	rm -rf build dist demo $(VENV) native/generated imgconv/_native* *.egg-info

@@ -26,9 +26,8 @@ def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) ->
     if found is not None:
         pieces += _data_pieces(segments, starts, found)
         pieces.sort(key=lambda piece: piece[0])
-    end = offset + segments.size
     at, group = offset, list[memoryview]()
-    for start, view in [*pieces, (end, memoryview(b""))]:
+    for start, view in pieces:
         if start > at:
             _write(sink, at, group)
             sink.zeros(at, start - at)
@@ -36,14 +35,15 @@ def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) ->
         group.append(view)
         at += len(view)
     _write(sink, at, group)
+    if at < offset + segments.size:
+        sink.zeros(at, offset + segments.size - at)
     return sum(len(view) for _, view in pieces)
 
 
 def _write(sink: Sink, end: int, group: list[memoryview]) -> None:
-    """Write the buffers that end at `end`."""
-    length = sum(map(len, group))
-    if length:
-        sink.write(end - length, group)
+    """Write the buffers, if any, that end at `end`."""
+    if group:
+        sink.write(end - sum(map(len, group)), group)
 
 
 def _data_pieces(segments: Segments, starts: np.ndarray, found: Found) -> Pieces:

@@ -5,7 +5,7 @@ the layout machine. Other packages add formats with entry points in the group
 `imgconv.formats`; those cannot shadow a built-in one.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 
 from imgconv.errors import LimitExceeded, UsageError
 from imgconv.formats.base import Format
@@ -33,6 +33,8 @@ def format_class(name: str) -> type[Format]:
         module, _, attribute = target.partition(":")
         found: type[Format] = getattr(import_module(module), attribute)
         return found
+    from importlib import metadata  # costs a third of our start-up, and is rarely needed
+
     for entry in metadata.entry_points(group="imgconv.formats", name=name):
         loaded: type[Format] = entry.load()
         return loaded

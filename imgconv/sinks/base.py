@@ -50,7 +50,7 @@ class Sink(Protocol):
 def write_all(fd: int, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
     """Write every byte of the buffers at `offset` or raise WriteFailed."""
     for first in range(0, len(buffers), MAX_VECTORS):
-        views = list(buffers[first : first + MAX_VECTORS])
+        views = [view for view in buffers[first : first + MAX_VECTORS] if len(view)]
         while views:
             try:
                 count = os.pwritev(fd, views, offset)

@@ -60,6 +60,12 @@ def holes(path: Path, size: int) -> Path:
     return write(path, size, pieces)
 
 
+def checkered(path: Path, size: int) -> Path:
+    """4 KiB of data, 4 KiB of hole, and so on: more pieces than one system call takes."""
+    starts = range(0, size - 4 * KiB, 8 * KiB)
+    return _write(path, size, ((at, at.to_bytes(8, "big") * 512) for at in starts))
+
+
 def last_byte(path: Path, size: int) -> Path:
     """One nonzero byte, the very last."""
     return write(path, size, {size - 1: b"\x01"})
@@ -102,4 +108,6 @@ def file_system(path: Path, size: int = 96 * MiB) -> Path:
     return path
 
 
-CONTENTS = {f.__name__: f for f in (zeros, dense, random_runs, holes, last_byte, empty)}
+CONTENTS = {
+    f.__name__: f for f in (zeros, dense, random_runs, holes, checkered, last_byte, empty)
+}
