@@ -26,6 +26,11 @@ def round_up(value: int, unit: int) -> int:
     return ceil_div(value, unit) * unit
 
 
+def is_all(raw: bytes, value: int = 0) -> bool:
+    """Tell whether all bytes have one value (much faster than `any`)."""
+    return raw == (bytes(len(raw)) if value == 0 else bytes([value]) * len(raw))
+
+
 class Findings:
     """The rules an image breaks, one sentence each, with few examples of each kind."""
 
@@ -148,7 +153,7 @@ class Image:
             piece = self.read(start, min(PIECE, end - start))
             if not piece:
                 return None
-            if piece.count(wanted) != len(piece):
+            if not is_all(piece, wanted):
                 values = np.frombuffer(piece, dtype=np.uint8)
                 return start + int(np.argmax(values != wanted))
             start += len(piece)

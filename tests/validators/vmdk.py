@@ -17,6 +17,7 @@ from .common import (
     ceil_div,
     check_fill,
     check_single_format,
+    is_all,
     table_from,
     where,
 )
@@ -360,7 +361,7 @@ class _Stream:
             self._grain(value, size)
             return True
         self.findings.check(
-            not any(raw[_MARKER.size :]), f"the marker at {at} has bytes that are not zero"
+            is_all(raw[_MARKER.size :]), f"the marker at {at} has bytes that are not zero"
         )
         self.at += 1
         if kind == _EOS:
@@ -392,7 +393,7 @@ class _Stream:
         raw = self.image.read(at, sectors * SECTOR)
         if len(raw) < sectors * SECTOR:
             raise _Broken(f"{name} ends after the end of the file at {self.image.length}")
-        self.findings.check(not any(raw[12 + size :]), f"{name} is not padded with zeros")
+        self.findings.check(is_all(raw[12 + size :]), f"{name} is not padded with zeros")
         self._check_data(name, raw[12 : 12 + size], lba)
         self._remember(name, lba)
         self.at += sectors
@@ -412,8 +413,8 @@ class _Stream:
         self.findings.check(
             len(plain) in (whole, valid), f"{name} inflates to {len(plain)}, not {valid} bytes"
         )
-        self.findings.check(any(plain), f"{name} is all zeros and had to be left out")
-        self.findings.check(not any(plain[valid:]), f"{name} has data beyond the disk")
+        self.findings.check(not is_all(plain), f"{name} is all zeros and had to be left out")
+        self.findings.check(is_all(plain[valid:]), f"{name} has data beyond the disk")
 
     def _remember(self, name: str, lba: int) -> None:
         """Keep where a grain is until its table comes."""
