@@ -56,7 +56,10 @@ def test_bad_text_is_refused(name: str, text: str, message: str) -> None:
         (lambda: imgconv.Vmdk(adapter_type="sata"), "must be one of lsilogic"),
         (lambda: imgconv.Vmdk(extent_name="../x.vmdk"), "bare file name"),
         (lambda: imgconv.Vmdk(extent_name='a"b'), "bare file name"),
-        (lambda: imgconv.Vmdk(extent_name=""), "bare file name"),
+        *[
+            (lambda name=name: imgconv.Vmdk(extent_name=name), "bare file name")
+            for name in ("", ".", "..", "json:{}", "d\u00efsk.vmdk", "x.vmdk ")
+        ],
         (lambda: imgconv.Vmdk(extent_name="a\nRW 1 FLAT b"), "bare file name"),
     ],
 )

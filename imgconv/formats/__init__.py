@@ -9,7 +9,7 @@ from importlib import import_module
 
 from imgconv.errors import LimitExceeded, UsageError
 from imgconv.formats.base import Format
-from imgconv.formats.options import parse_options
+from imgconv.formats.options import option_choices, parse_options
 from imgconv.names import canonical
 
 TABLE = {
@@ -52,5 +52,17 @@ def format_from_text(name: str, options: str = "") -> Format:
 def check_size(target: Format, size: int) -> None:
     """Raise LimitExceeded, naming formats that fit, when the disk is too big for `target`."""
     if size > target.max_size:
-        fits = tuple(n for n in TABLE if format_class(n)().max_size >= size)
-        raise LimitExceeded(target.name, size, target.max_size, fits)
+        fits = filter(None, (_that_fits(name, size) for name in TABLE))
+        raise LimitExceeded(target.name, size, target.max_size, tuple(fits))
+
+
+def _that_fits(name: str, size: int) -> str | None:
+    """Return how to call for a format that holds `size` bytes: its name, if need be with
+    the subformat that does."""
+    kind = format_class(name)
+    if kind().max_size >= size:
+        return name
+    for text in option_choices(kind, "subformat"):
+        if parse_options(kind, text).max_size >= size:
+            return f"{name} with {text}"
+    return None

@@ -78,6 +78,12 @@ def parse_options(kind: type[Options], text: str) -> Options:
     return kind(**values)
 
 
+def option_choices(kind: type[object], name: str) -> list[str]:
+    """Return "name=word" for each word that a choice accepts, none without such an option."""
+    accepts = [f.metadata["accepts"] for f in fields(kind) if f.name == name]  # type: ignore[arg-type]
+    return [f"{name}={word}" for words in accepts for word in words.split("|")]
+
+
 def describe_options(kind: type[object]) -> list[tuple[str, str, str]]:
     """Return (key=accepted, default, meaning) for every option of a format."""
     rows = []

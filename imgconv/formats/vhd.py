@@ -32,7 +32,7 @@ STRIDE = PAGE + BLOCK
 TABLE_OFFSET = ondisk.Footer.LAYOUT.size + ondisk.DynamicHeader.LAYOUT.size
 
 MAX_DYNAMIC = 2040 * GiB  # sector numbers of 32 bits; qemu, Hyper-V, XenServer
-MAX_FIXED = 32 * TiB  # Azure
+MIN_AZURE, MAX_FIXED = 20 * MiB, 32 * TiB  # what Azure takes as a managed disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,8 @@ class Vhd:
         "dynamic", ("dynamic", "fixed"), "store only blocks with data, or the whole disk"
     )
     azure: bool = switch_option(
-        False, "round the disk up to a whole MiB, as Azure wants (subformat=fixed only)"
+        False,
+        "round the disk up to a whole MiB, at least 20, as Azure wants (subformat=fixed only)",
     )
 
     def __post_init__(self) -> None:
@@ -62,7 +63,7 @@ class Vhd:
         """Return the writer of the subformat."""
         if self.subformat == "dynamic":
             return DynamicWriter(disk)
-        size = round_up(disk.size, MiB) if self.azure else disk.size
+        size = max(round_up(disk.size, MiB), MIN_AZURE) if self.azure else disk.size
         return FixedWriter(replace(disk, size=size))
 
 

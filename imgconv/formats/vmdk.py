@@ -37,7 +37,7 @@ class Vmdk:
         if self.extent_name is not None and not _is_plain(self.extent_name):
             raise OptionError(
                 f"extent_name={self.extent_name!r}: must be a bare file name of at most "
-                "255 printable characters without quotes"
+                "255 ASCII characters without quotes or colons"
             )
 
     @property
@@ -54,7 +54,16 @@ class Vmdk:
 
 
 def _is_plain(name: str) -> bool:
-    return 0 < len(name) <= 255 and name.isprintable() and not set('/\\"') & set(name)
+    """Say whether every reader takes the name for a file's: OpenStack wants ASCII, and a
+    colon makes some take it for a protocol or a drive."""
+    return (
+        0 < len(name) <= 255
+        and name.isascii()
+        and name.isprintable()
+        and name == name.strip()
+        and name not in (".", "..")
+        and not set('/\\":') & set(name)
+    )
 
 
 def make_descriptor(disk: Disk, options: Vmdk) -> ondisk.Descriptor:

@@ -82,7 +82,10 @@ def test_geometry_follows_the_adapter(adapter: str, geometry: tuple[str, ...]) -
     assert tuple(found) == geometry
 
 
-@pytest.mark.parametrize("name", ['a"b.vmdk', "a\nb.vmdk", "x" * 256, "\udcff.vmdk"])
+@pytest.mark.parametrize(
+    "name",
+    ['a"b.vmdk', "a\nb.vmdk", "x" * 256, "C:x.vmdk", "dïsk.vmdk", " x.vmdk", "\udcff.vmdk"],
+)
 def test_a_name_that_would_break_the_extent_line_is_not_copied(name: str) -> None:
     assert 'SPARSE "disk.vmdk"' in descriptor(imgconv.Vmdk(), name)
 

@@ -8,6 +8,7 @@ from support.peers import assert_compares, assert_same_guest, info
 from support.readers import assert_reads_same_at
 from support.variants import MAIN, VARIANTS
 from validators import problems
+from validators.vhd import azure_problems
 
 import imgconv
 from imgconv.units import SECTOR, GiB, KiB, MiB, TiB
@@ -117,3 +118,12 @@ def test_azure_rounds_up_to_a_mebibyte(tmp_path: Path) -> None:
     assert image.stat().st_size == 21 * MiB + SECTOR
     assert info(image, "vhd")["virtual-size"] == 21 * MiB
     assert_valid(raw, image, "vhd-azure")
+    assert azure_problems(image) == []
+
+
+def test_azure_takes_nothing_below_20_mebibytes(tmp_path: Path) -> None:
+    raw = disks.dense(tmp_path / "disk.in", MiB)
+    image = convert(raw, tmp_path, "vhd-azure")
+    assert image.stat().st_size == 20 * MiB + SECTOR
+    assert_valid(raw, image, "vhd-azure")
+    assert azure_problems(image) == []
