@@ -21,6 +21,8 @@ def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) ->
 
     `found` holds the bytes that Data segments refer to.
     """
+    if not len(segments):
+        return 0
     starts = offset + np.cumsum(segments.length) - segments.length
     pieces = _meta_pieces(segments, starts)
     if found is not None:

@@ -1,7 +1,6 @@
 """The file sink: sparse, invisible until it is whole, durable when it is visible."""
 
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 
@@ -63,7 +62,7 @@ class FileSink:
 
     def _passing_name(self) -> str:
         # Cut, as the output's own name may already be as long as names can be.
-        return f".{self._name[:50]}.{secrets.token_hex(6)}.imgconv"
+        return f".{self._name[:50]}.{os.urandom(6).hex()}.imgconv"
 
     def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
         """Write at an offset."""
