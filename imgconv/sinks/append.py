@@ -8,9 +8,7 @@ this adapter makes a sink of it.
 from collections.abc import Sequence
 from typing import Protocol
 
-from imgconv.units import MiB
-
-_ZEROS = memoryview(bytes(MiB))
+from imgconv.sinks.base import zero_pieces
 
 
 class Appendable(Protocol):
@@ -59,10 +57,8 @@ class AppendSink:
 
     def zeros(self, offset: int, length: int) -> None:
         """Append zero bytes."""
-        while length:
-            count = min(length, len(_ZEROS))
-            self.write(offset, [_ZEROS[:count]])
-            offset, length = offset + count, length - count
+        for at, piece in zero_pieces(offset, length):
+            self.write(at, [piece])
 
     def commit(self, size: int) -> None:
         """Publish, once head and body are whole."""

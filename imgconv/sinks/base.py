@@ -2,12 +2,14 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from imgconv.errors import WriteFailed
+from imgconv.units import MiB
 
 MAX_VECTORS = 1024  # IOV_MAX of Linux
+_ZEROS = memoryview(bytes(MiB))
 
 
 class Sink(Protocol):
@@ -45,6 +47,15 @@ class Sink(Protocol):
     def abort(self) -> None:
         """Throw everything away; harmless after commit and when repeated."""
         ...
+
+
+def zero_pieces(offset: int, length: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield (offset, zero bytes) until `length` bytes from `offset` on are covered."""
+    end = offset + length
+    while offset < end:
+        piece = _ZEROS[: end - offset]
+        yield offset, piece
+        offset += len(piece)
 
 
 def write_all(fd: int, path: str, offset: int, buffers: Sequence[memoryview]) -> None:

@@ -6,11 +6,9 @@ import struct
 from collections.abc import Sequence
 
 from imgconv.errors import OutputRefused, WriteFailed
-from imgconv.sinks.base import write_all
-from imgconv.units import MiB
+from imgconv.sinks.base import write_all, zero_pieces
 
 BLKZEROOUT = 0x127F  # linux/fs.h: make a range read as zeros, by discarding where that does
-_ZEROS = memoryview(bytes(MiB))
 
 
 class DeviceSink:
@@ -43,10 +41,8 @@ class DeviceSink:
         try:
             fcntl.ioctl(self._fd, BLKZEROOUT, struct.pack("QQ", offset, length))
         except OSError:  # not supported, or not whole sectors of this device
-            while length:
-                count = min(length, len(_ZEROS))
-                write_all(self._fd, self._path, offset, [_ZEROS[:count]])
-                offset, length = offset + count, length - count
+            for at, piece in zero_pieces(offset, length):
+                write_all(self._fd, self._path, at, [piece])
 
     def commit(self, size: int) -> None:
         """Flush."""

@@ -6,10 +6,8 @@ import stat
 from collections.abc import Callable, Sequence
 
 from imgconv.errors import Cancelled, ReaderGone, WriteFailed
-from imgconv.sinks.base import MAX_VECTORS, unwritten
-from imgconv.units import MiB
+from imgconv.sinks.base import MAX_VECTORS, unwritten, zero_pieces
 
-_ZEROS = memoryview(bytes(MiB))
 _POLL_MILLISECONDS = 100
 
 
@@ -70,10 +68,8 @@ class StreamSink:
 
     def zeros(self, offset: int, length: int) -> None:
         """Write zero bytes."""
-        while length:
-            count = min(length, len(_ZEROS))
-            self.write(offset, [_ZEROS[:count]])
-            offset, length = offset + count, length - count
+        for at, piece in zero_pieces(offset, length):
+            self.write(at, [piece])
 
     def commit(self, size: int) -> None:
         """Let go of the stream; what a reader has seen is its own."""
