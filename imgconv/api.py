@@ -14,7 +14,7 @@ from imgconv.formats.base import Disk, Format, PlannedWriter, Writer
 from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.names import of_extension
-from imgconv.outputs import STDOUT, open_sink
+from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, stream
 from imgconv.progress import Watcher
 from imgconv.report import Measurement, Report
@@ -26,14 +26,14 @@ from imgconv.sources.probe import check_format
 from imgconv.tally import Tally
 from imgconv.workers import Stop, default_threads
 
-Location: TypeAlias = str | PathLike[str]
+Location: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
 
 def convert(
-    source: Location | Source,
+    source: Location | Source | GuestDisk,
     target: Location,
     *,
-    options: Format | None = None,
+    options: Format | str | None = None,
     source_format: str | None = None,
     identity: str | None = None,
     threads: int | None = None,
@@ -47,12 +47,13 @@ def convert(
         >>> imgconv.convert("in.raw", "out.qcow2", options=imgconv.Qcow2(cluster_size=4096))
 
     Args:
-        source: the path of a raw file or block device, or an object that fulfils
-            `imgconv.sources.base.Source` (it stays the caller's to close).
+        source: the path of a raw file or block device, what `imgconv.open` returned, or an
+            object that fulfils `imgconv.sources.base.Source` (both stay the caller's to
+            close).
         target: a file, which appears under its name only when it is whole and flushed;
             "-" for standard output; a FIFO; or a block device, which takes raw only.
-        options: the output format and its options: Raw(), Vhd(), Qcow2(), Vmdk() or Vdi().
-            Default: the format that the extension of `target` stands for.
+        options: the output format and its options: Raw(), Vhd(), Qcow2(), Vmdk() or Vdi();
+            or the name of a format. Default: what the extension of `target` stands for.
         source_format: the format of the source, "raw"; default: raw, provided that
             neither its name nor its content says otherwise.
         identity: a text that names the disk; UUIDs and the like derive from it. Default:
@@ -75,12 +76,12 @@ def convert(
     Nothing is left of a failed conversion, except on a block device or in a pipe.
     """
     started = monotonic()
-    path = os.fspath(target)
+    path = os.fsdecode(target)
     workers = _thread_count(threads)
     with _opened(source, source_format) as (disk, format_name):
-        output = options if options is not None else format_for(path)
+        output = format_for(path) if options is None else _format(options)
         _refuse_same_file(disk, path)
-        named = disk.identity if identity is None else Identity(identity)
+        named = _identity(disk, identity)
         writer = _make_writer(disk, output, named, path)
         stop, tally = Stop(cancelled), Tally(progress)
         with open_sink(
@@ -108,7 +109,7 @@ def convert(
 
 
 def measure(
-    source: Location | Source,
+    source: Location | Source | GuestDisk,
     options: Format | str,
     *,
     source_format: str | None = None,
@@ -122,7 +123,7 @@ def measure(
     told from data by content; compressed formats are compressed. Other arguments and
     errors are those of `convert`.
     """
-    output = format_class(options)() if isinstance(options, str) else options
+    output = _format(options)
     with _opened(source, source_format) as (disk, _):
         writer = _make_writer(disk, output, disk.identity, STDOUT)
         tally = Tally(progress)
@@ -147,7 +148,7 @@ def measure(
 
 def open_disk(source: Location, *, source_format: str | None = None) -> GuestDisk:
     """Open a disk image for reading; raw for now. Raises SourceError; use it with `with`."""
-    disk = FileSource(os.fspath(source))
+    disk = FileSource(os.fsdecode(source))
     try:
         check_format(disk, source_format)
     except BaseException:
@@ -170,22 +171,40 @@ def format_for(path: str) -> Format:
 
 @contextmanager
 def _opened(
-    source: Location | Source, source_format: str | None
+    source: Location | Source | GuestDisk, source_format: str | None
 ) -> Iterator[tuple[Source, str]]:
-    """Open a path, check its format, and close it; a Source passes through as raw."""
-    if not isinstance(source, (str, PathLike)):
+    """Open a path, check its format, and close it; what is open already passes through."""
+    if isinstance(source, GuestDisk):
+        source = source.source
+    if not isinstance(source, (str, bytes, PathLike)):
         yield source, "raw"
         return
-    disk = FileSource(os.fspath(source))
+    disk = FileSource(os.fsdecode(source))
     try:
         yield disk, check_format(disk, source_format)
     finally:
         disk.close()
 
 
+def _format(options: Format | str) -> Format:
+    """Return the options object, default options where only a name was given."""
+    if isinstance(options, type):
+        raise OptionError(f"options={options.__name__}: call it: {options.__name__}()")
+    return format_class(options)() if isinstance(options, str) else options
+
+
+def _identity(disk: Source, text: str | None) -> Identity:
+    """Return what the user calls the disk, or else what it is called anyway."""
+    if text is None:
+        return disk.identity
+    if not text:
+        raise OptionError("identity='': an empty name would be every disk's")
+    return Identity(text)
+
+
 def _make_writer(disk: Source, output: Format, identity: Identity, path: str) -> Writer:
     check_size(output, disk.size)
-    name = f"disk.{output.name}" if path == STDOUT else os.path.basename(path)
+    name = f"disk.{output.name}" if is_stdout(path) else os.path.basename(path)
     return output.writer(Disk(disk.size, identity, name))
 
 
@@ -213,8 +232,8 @@ def _refuse_same_file(disk: Source, path: str) -> None:
     if not isinstance(disk, FileSource):
         return
     try:
-        status = os.stat(path)
-    except OSError:
+        status = os.fstat(1) if is_stdout(path) else os.stat(path)
+    except (OSError, ValueError):
         return
     if disk.same_file(status):
         raise UsageError(f"{path}: is the input itself")

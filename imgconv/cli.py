@@ -1,7 +1,8 @@
 """The command line: arguments to option objects, errors to one line and an exit code.
 
 Exit codes: 0 done; 1 the input or the output failed; 2 wrong usage, nothing was done;
-70 a defect of imgconv; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM).
+70 a defect of imgconv; 129 hung up; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM).
+However it ends, the output is either whole or not there.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from imgconv import terminal
-from imgconv.errors import ImgconvError, UsageError
+from imgconv.errors import Cancelled, ImgconvError, OutOfResources, UsageError
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
@@ -22,16 +23,26 @@ if TYPE_CHECKING:
     from imgconv.progress import Watcher
 
 COMMANDS = ("convert", "measure")
-DEFECT, INTERRUPTED, TERMINATED = 70, 130, 143
+DEFECT = 70
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived."""
+    """SIGTERM or SIGHUP arrived."""
+
+    def __init__(self, number: int):
+        self.number = number
+        super().__init__(number)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see imgconv {self.prog.partition(' ')[2]} --help")
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +62,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="options of the output format; -o help lists them",
     )
-    parser.add_argument("-m", "--threads", type=int, metavar="N", help="number of workers")
+    parser.add_argument("-m", "--threads", type=_whole, metavar="N", help="number of workers")
     parser.add_argument("-p", "--progress", action="store_true", help="show progress")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument(
@@ -64,14 +75,18 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = _Parser(
         prog="imgconv",
-        description="Convert disk images. The command may be left out: imgconv IN OUT.",
+        description="Convert disk images. The command may be left out: imgconv IN OUT. "
+        "For the options see imgconv convert --help.",
         epilog=__doc__.partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"imgconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    convert = commands.add_parser("convert", help="convert IN to OUT (the default command)")
+    convert = commands.add_parser(
+        "convert", help="convert IN to OUT (the default command)", allow_abbrev=False
+    )
     _common(convert)
     convert.add_argument(
         "target", metavar="OUT", help="file, block device (raw), or - for standard output"
@@ -79,10 +94,15 @@ def make_parser() -> argparse.ArgumentParser:
     convert.add_argument("-n", "--dry-run", action="store_true", help="measure, write nothing")
     convert.add_argument("--no-clobber", action="store_true", help="refuse to replace OUT")
     convert.add_argument(
-        "--identity", metavar="TEXT", help="name of the disk, from which all its ids derive"
+        "--identity",
+        metavar="TEXT",
+        help="name of the disk, from which all ids in OUT derive "
+        "(default: base name, size and modification time of IN)",
     )
 
-    measure = commands.add_parser("measure", help="print the exact size OUT would have")
+    measure = commands.add_parser(
+        "measure", help="print the exact size OUT would have", allow_abbrev=False
+    )
     _common(measure)
     return parser
 
@@ -92,18 +112,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup's choice stands
+                signal.signal(number, _terminate)
         return _run(words)
     except ImgconvError as error:
         if debug:
             raise
         return _fail(error, as_json="--json" in words)
     except KeyboardInterrupt:
-        terminal.say("interrupted; nothing was published")
-        return INTERRUPTED
-    except Terminated:
-        terminal.say("terminated; nothing was published")
-        return TERMINATED
+        return _stopped(signal.SIGINT, "interrupted", words)
+    except Terminated as error:
+        return _stopped(error.number, "terminated", words)
+    except MemoryError:
+        return _fail(OutOfResources("out of memory"), as_json="--json" in words)
     except Exception as error:
         if debug:
             raise
@@ -113,7 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(number)
+
+
+def _stopped(number: int, word: str, words: list[str]) -> int:
+    terminal.say(word)
+    if "--json" in words:
+        terminal.print_json(
+            {"error": {"code": Cancelled.code, "message": word}}, to_stderr=True
+        )
+    return 128 + number
 
 
 def _fail(error: ImgconvError, *, as_json: bool) -> int:
@@ -135,7 +166,9 @@ def _run(words: list[str]) -> int:
 
 
 def _wants_option_help(words: list[str]) -> bool:
-    return any(pair == ("-o", "help") for pair in pairwise(words))
+    given = [word[2:].lstrip("=") for word in words if word.startswith("-o")]
+    given += [after for word, after in pairwise(words) if word == "-o"]
+    return any("help" in text.split(",") for text in given)
 
 
 def _option_help(words: list[str]) -> int:
@@ -145,10 +178,11 @@ def _option_help(words: list[str]) -> int:
 
     chosen = [b for a, b in pairwise(words) if a == "-O"]
     for name in chosen or format_names():
-        print(f"{name}:")
-        for accepts, default, about in describe_options(format_class(name)):
-            shown = f" (default {default})" if default else ""
-            print(f"  {accepts}\n      {about}{shown}")
+        rows = describe_options(format_class(name))
+        terminal.show(f"{name}:" if rows else f"{name}: no options")
+        for accepts, default, about in rows:
+            terminal.show(f"  {accepts}")
+            terminal.show(f"      {about}" + (f" (default {default})" if default else ""))
     return 0
 
 
@@ -192,13 +226,15 @@ def _measure(arguments: argparse.Namespace) -> int:
     _warn(arguments, measured.warnings)
     if arguments.json:
         terminal.print_json(asdict(measured))
-    elif not arguments.quiet:
-        print(terminal.measurement_text(measured))
+    else:
+        for line in terminal.measurement_lines(measured):
+            terminal.show(line)
     return 0
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     from imgconv.api import convert
+    from imgconv.outputs import is_stdout
 
     if arguments.dry_run:
         return _measure(arguments)
@@ -217,11 +253,11 @@ def _convert(arguments: argparse.Namespace) -> int:
     finally:
         close()
     _warn(arguments, report.warnings)
-    to_stderr = arguments.target == "-"  # standard output carries the image
+    to_stderr = is_stdout(arguments.target)  # it carries the image
     if arguments.json:
         terminal.print_json(asdict(report), to_stderr=to_stderr)
     elif not arguments.quiet:
-        print(terminal.report_text(report), file=sys.stderr if to_stderr else sys.stdout)
+        terminal.show(terminal.report_text(report), to_stderr=to_stderr)
     return 0
 
 

@@ -18,6 +18,7 @@
     │   ├── OutputTooLarge         grew past what the format's fields can address
     │   ├── WriteFailed            the system refused a write, a flush or a rename
     │   └── ReaderGone             whoever read our stream closed it
+    ├── OutOfResources             the system gives no thread or no memory
     └── Cancelled                  somebody asked to stop
 
 A class owns a `code`, stable across versions and unique, and an `exit_status` for
@@ -171,6 +172,12 @@ class ReaderGone(SinkError):
     """The process that read our stream closed it before the end."""
 
     code = "reader-gone"
+
+
+class OutOfResources(ImgconvError):
+    """The system has no thread or no memory for us."""
+
+    code = "out-of-resources"
 
 
 class Cancelled(ImgconvError):

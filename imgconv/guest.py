@@ -17,6 +17,11 @@ class GuestDisk:
         self._source = source
 
     @property
+    def source(self) -> Source:
+        """The source behind it, for `convert` and `measure`."""
+        return self._source
+
+    @property
     def size(self) -> int:
         """Virtual size in bytes, a multiple of 512."""
         return self._source.size
@@ -41,6 +46,7 @@ class GuestDisk:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole buffer from `offset` on; it must lie inside the disk."""
+        buffer = buffer.cast("B")
         if offset < 0 or offset + len(buffer) > self.size:
             raise ValueError(f"{offset} to {offset + len(buffer)} is not inside the disk")
         self._source.read_into(offset, buffer)

@@ -22,7 +22,7 @@ class Identity:
 
     def _digest(self, purpose: str) -> bytes:
         name = f"imgconv\0{purpose}\0{self.text}"
-        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
     def uuid(self, purpose: str) -> bytes:
         """Return 16 bytes in RFC 9562 order: version 8 (custom), variant 1.

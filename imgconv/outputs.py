@@ -1,17 +1,20 @@
 """From the name of an output to the sink that writes it."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import sleep
 
-from imgconv.errors import OutputExists, OutputRefused, UnsupportedCombination
+from imgconv.errors import Cancelled, OutputExists, OutputRefused, UnsupportedCombination
 from imgconv.sinks.base import Sink
 from imgconv.sinks.device import DeviceSink
 from imgconv.sinks.file import FileSink
 from imgconv.sinks.stream import StreamSink
 
 STDOUT = "-"
+_NOTICE_SECONDS = 0.1
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def open_sink(
     """
     mode = _mode_of(path)
     descriptor = -1
-    if path == STDOUT:
+    if is_stdout(path):
         sink: Sink = StreamSink(_stdout(), "standard output", cancelled)
     elif stat.S_ISDIR(mode):
         raise OutputRefused(f"{path}: is a folder")
@@ -40,9 +43,10 @@ def open_sink(
             raise OutputExists(f"{path}: is a device, which is overwritten, not created")
         sink = DeviceSink(path, size)
     elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-        descriptor = _open_stream(path)
+        descriptor = _open_stream(path, cancelled)
         sink = StreamSink(descriptor, path, cancelled)
     else:
+        _refuse_strange_name(path)
         sink = FileSink(path, clobber=clobber)
     try:
         yield sink
@@ -61,10 +65,30 @@ def _abort(sink: Sink, error: BaseException) -> None:
         error.add_note(f"and cleaning up failed: {failure}")
 
 
+def is_stdout(path: str) -> bool:
+    """Say whether the name stands for our standard output, by "-" or by any other way."""
+    try:
+        return path == STDOUT or os.path.samestat(os.stat(path), os.fstat(1))
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_strange_name(path: str) -> None:
+    """Refuse what can only be a slip of the keyboard."""
+    if not path or path.endswith("/"):
+        raise OutputRefused(f"{path!r}: is not the name of a file")
+    try:
+        folder = os.path.realpath(os.path.dirname(path))
+    except (OSError, ValueError):
+        return  # creating it will tell
+    if f"{folder}/".startswith("/dev/") and not f"{folder}/".startswith("/dev/shm/"):
+        raise OutputRefused(f"{path}: there is no such device")
+
+
 def _mode_of(path: str) -> int:
     try:
         return os.stat(path).st_mode
-    except OSError:
+    except (OSError, ValueError):
         return 0  # not there, or not for us to see: creating it will tell
 
 
@@ -74,8 +98,19 @@ def _stdout() -> int:
     return 1
 
 
-def _open_stream(path: str) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OutputRefused(f"{path}: {error.strerror}") from error
+def _open_stream(path: str, cancelled: Callable[[], bool]) -> int:
+    """Open a FIFO, waiting for its reader, or a character device that is no terminal."""
+    while True:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(_mode_of(path)):
+                raise OutputRefused(f"{path}: {error.strerror}") from error
+        if cancelled():
+            raise Cancelled(f"cancelled while {path} had no reader")
+        sleep(_NOTICE_SECONDS)
+    if os.isatty(fd):
+        os.close(fd)
+        raise OutputRefused(f"{path}: is a terminal")
+    return fd

@@ -1,12 +1,16 @@
 """What people and programs see of a conversion on the terminal."""
 
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
+from imgconv.errors import WriteFailed
 from imgconv.units import format_size
 
 if TYPE_CHECKING:
@@ -18,21 +22,73 @@ _JSON_SECONDS = 0.5
 Close: TypeAlias = Callable[[], None]
 
 
+def _clean(text: str) -> str:
+    """One line, whatever characters a file name brought along."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def say(text: str) -> None:
-    """Write one line to standard error, whatever characters a file name brought along."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Write one line to standard error; if nobody is left to hear it, so be it."""
+    with suppress(OSError):
+        _print(f"imgconv: {_clean(text)}", sys.stderr)
+
+
+def show(line: str, *, to_stderr: bool = False) -> None:
+    """Write one line of a result to standard output.
+
+    Raises WriteFailed when it cannot be written; a reader who has read enough is no error.
+    """
     try:
-        print(f"imgconv: {line}", file=sys.stderr, flush=True)
-    except UnicodeEncodeError:
-        print(f"imgconv: {ascii(line)[1:-1]}", file=sys.stderr, flush=True)
+        _print(_clean(line), sys.stderr if to_stderr else sys.stdout)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        if not to_stderr:
+            raise WriteFailed("standard output", error.strerror or str(error)) from error
+
+
+def _print(line: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    known = line.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        print(known, file=stream, flush=True)
     except OSError:
-        pass  # nobody is left to hear it
+        # What is buffered would be tried, and would fail, once more at exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
 
 
 def print_json(value: object, *, to_stderr: bool = False) -> None:
     """Write one line of JSON."""
-    stream = sys.stderr if to_stderr else sys.stdout
-    print(json.dumps(value), file=stream, flush=True)
+    show(json.dumps(value), to_stderr=to_stderr)
+
+
+class _Unheard(io.TextIOBase):
+    """A stream whose failures nobody hears of: a bar that cannot be drawn is no reason to
+    fail, and tqdm keeps its lock for ever when drawing raises."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        """Ask the stream."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Ask the stream."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write if that is possible."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if that is possible."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def progress_bar() -> "tuple[Callable[[Progress], None], Close]":
@@ -54,7 +110,7 @@ def progress_bar() -> "tuple[Callable[[Progress], None], Close]":
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
-                file=sys.stderr,
+                file=_Unheard(sys.stderr),
                 leave=False,
             )
         bar.update(now.done - bar.n)
@@ -92,11 +148,11 @@ def report_text(report: "Report") -> str:
     )
 
 
-def measurement_text(measured: "Measurement") -> str:
-    """Say how large an output would be."""
-    return (
-        f"size: {measured.size}\n"
-        f"allocated: {measured.allocated}\n"
-        f"virtual size: {measured.virtual_size}\n"
-        f"data: {measured.data_bytes}"
-    )
+def measurement_lines(measured: "Measurement") -> list[str]:
+    """Say how large an output would be, in bytes."""
+    return [
+        f"size: {measured.size}",
+        f"allocated: {measured.allocated}",
+        f"virtual size: {measured.virtual_size}",
+        f"data: {measured.data_bytes}",
+    ]

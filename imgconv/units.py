@@ -9,7 +9,7 @@ GiB = 1 << 30
 TiB = 1 << 40
 
 _SUFFIXES = "kmgtpe"
-_SIZE = re.compile(rf"(\d+)\s*(?:([{_SUFFIXES}])(?:i?b)?|b)?", re.IGNORECASE)
+_SIZE = re.compile(rf"([0-9]{{1,20}})\s*(?:([{_SUFFIXES}])(?:i?b)?|b)?", re.IGNORECASE)
 
 
 def div_ceil(value: int, by: int) -> int:
@@ -41,7 +41,7 @@ def parse_size(text: str) -> int:
 
 def format_size(size: float) -> str:
     """Write bytes for people: "64 KiB", "1.5 GiB"."""
-    value, names = float(size), ["PiB", "TiB", "GiB", "MiB", "KiB", "B"]
+    value, names = float(size), ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB", "B"]
     while value >= 1024 and len(names) > 1:
         value /= 1024
         names.pop()

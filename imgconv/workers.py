@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from imgconv.errors import Cancelled
+from imgconv.errors import Cancelled, OutOfResources
 
 Task = TypeVar("Task")
 Lock = threading.Lock
@@ -104,6 +104,59 @@ class _Tasks(Generic[Task]):
         return None
 
 
+class _Crew:
+    """Threads that can be waited for again after the wait was interrupted.
+
+    An interrupted `Thread.join` may take the thread for finished (Python 3.11), so each
+    thread says itself when it begins and ends.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._expected: set[int] = set()
+        self._begun: set[int] = set()
+
+    def start(self, loop: Callable[[], None], threads: int) -> None:
+        """Start the threads, or as many as the system allows; at least one."""
+        for i in range(threads):
+            thread = threading.Thread(target=self._run, args=(i, loop), name=f"imgconv-{i}")
+            self._expected.add(i)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._forget(i)
+                if i == 0:
+                    raise OutOfResources(f"cannot start a thread: {error}") from error
+                return
+            except BaseException:
+                self._forget(i)
+                raise
+
+    def _forget(self, i: int) -> None:
+        """Expect a thread no more, unless it is running: it may still be about to."""
+        with self._condition:
+            if i not in self._begun:
+                self._expected.discard(i)
+
+    def _run(self, i: int, loop: Callable[[], None]) -> None:
+        with self._condition:
+            if i not in self._expected:
+                return
+            self._begun.add(i)
+        try:
+            loop()
+        finally:
+            with self._condition:
+                self._expected.discard(i)
+                self._condition.notify_all()
+
+    def wait(self) -> None:
+        """Return when no thread is at work any more."""
+        with self._condition:
+            while self._expected:
+                self._condition.wait()
+
+
 def run(
     tasks: Iterable[Task],
     make_worker: Callable[[], Callable[[Task, Turn], None]],
@@ -117,7 +170,7 @@ def run(
     task there, so that a worker's buffers are its own. Raises the first error, or
     Cancelled when `stop` was set from outside.
     """
-    gate, queue = _Gate(stop), _Tasks(tasks)
+    gate, queue, crew = _Gate(stop), _Tasks(tasks), _Crew()
     errors: list[BaseException] = []
 
     def loop() -> None:
@@ -135,20 +188,22 @@ def run(
             stop.set()
             gate.wake()
 
-    names = [f"imgconv-{i}" for i in range(threads)]
-    pool = [threading.Thread(target=loop, name=name) for name in names]
+    interrupted: BaseException | None = None
     try:
-        for thread in pool:
-            thread.start()
-        for thread in pool:
-            thread.join()
-    except BaseException:
-        stop.set()
-        gate.wake()
-        for thread in pool:
-            if thread.ident is not None:
-                thread.join()
-        raise
+        crew.start(loop, threads)
+    except BaseException as error:
+        interrupted = error
+    while True:
+        if interrupted is not None:
+            stop.set()
+            gate.wake()
+        try:
+            crew.wait()
+            break
+        except BaseException as error:  # a second Ctrl-C leaves no thread behind either
+            interrupted = interrupted or error
+    if interrupted is not None:
+        raise interrupted
     if errors:
         raise errors[0]
     if stop.is_set():

@@ -108,6 +108,40 @@ def test_any_source_object_will_do(tmp_path: Path) -> None:
     assert (tmp_path / "o.raw").read_bytes() == b"abcd" * SECTOR
 
 
+def test_a_format_may_be_given_by_name(tmp_path: Path, raw: Path) -> None:
+    assert imgconv.convert(raw, tmp_path / "o", options="vpc").format == "vhd"
+    with pytest.raises(OptionError, match=r"Qcow2: call it: Qcow2\(\)"):
+        imgconv.convert(raw, tmp_path / "o", options=imgconv.Qcow2)  # type: ignore[arg-type]
+
+
+def test_an_opened_disk_and_a_path_of_bytes_will_do(tmp_path: Path, raw: Path) -> None:
+    with imgconv.open(os.fsencode(raw)) as disk:
+        imgconv.convert(disk, os.fsencode(tmp_path / "o.raw"))
+        assert disk.read(0, 512) == raw.read_bytes()[:512], "it stays open"
+    assert (tmp_path / "o.raw").read_bytes() == raw.read_bytes()
+
+
+def test_an_empty_identity_is_refused(tmp_path: Path, raw: Path) -> None:
+    with pytest.raises(OptionError, match="every disk's"):
+        imgconv.convert(raw, tmp_path / "o.vdi", identity="")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path, raw: Path) -> None:
+    with pytest.raises(imgconv.SourceError, match="null byte"):
+        imgconv.convert("a\0b", tmp_path / "o.raw")
+    with pytest.raises(imgconv.SinkError, match="null byte"):
+        imgconv.convert(raw, f"{tmp_path}/a\0b.raw")
+
+
+def test_a_fifo_without_a_reader_can_be_cancelled(tmp_path: Path, raw: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.raw")
+    began = time.monotonic()
+    with pytest.raises(imgconv.Cancelled):
+        imgconv.convert(
+            raw, tmp_path / "fifo.raw", cancelled=lambda: time.monotonic() > began + 0.3
+        )
+
+
 def test_the_input_itself_is_no_output(tmp_path: Path, raw: Path) -> None:
     os.link(raw, tmp_path / "same.qcow2")
     (tmp_path / "link.qcow2").symlink_to(raw)

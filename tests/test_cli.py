@@ -124,7 +124,7 @@ def test_option_help() -> None:
         (["disk.raw", "o", "-O", "qcow2", "-o", "bogus=1"], ["bogus", "cluster_size"], 2),
         (["disk.raw", "o.qcow2", "-f", "vmdk"], ["cannot read format 'vmdk'"], 2),
         (["disk.raw", "o.qcow2", "-m", "0"], ["threads=0"], 2),
-        (["disk.raw", "o.qcow2", "-m", "two"], ["invalid int value"], 2),
+        (["disk.raw", "o.qcow2", "-m", "two"], ["not a whole number"], 2),
         (["disk.raw", "-"], ["-O"], 2),
         (["disk.raw"], ["OUT", "--help"], 2),
         ([], ["COMMAND"], 2),

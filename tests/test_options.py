@@ -51,6 +51,13 @@ def test_bad_text_is_refused(name: str, text: str, message: str) -> None:
         (lambda: imgconv.Qcow2(compat="2.0"), r"must be one of 1.1\|0.10"),
         (lambda: imgconv.Vhd(subformat="thin"), r"must be one of dynamic\|fixed"),
         (lambda: imgconv.Vhd(azure=True), "needs subformat=fixed"),
+        (
+            lambda: imgconv.Vhd(subformat="fixed", azure="off"),
+            "azure='off': must be of type bool",
+        ),
+        (lambda: imgconv.Qcow2(cluster_size="4k"), "cluster_size='4k': must be of type int"),
+        (lambda: imgconv.Qcow2(refcount_bits=True), "must be of type int"),
+        (lambda: imgconv.Vmdk(extent_name=b"x"), "must be of type str"),
         (lambda: imgconv.Vdi(subformat="static"), r"must be one of dynamic\|fixed"),
         (lambda: imgconv.Vmdk(subformat="flat"), "must be one of monolithicSparse"),
         (lambda: imgconv.Vmdk(adapter_type="sata"), "must be one of lsilogic"),

@@ -12,7 +12,10 @@ def test_sizes_people_write(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "k", "-1", "1.5M", "64kk", "0x10", "1 M M"])
+NO_SIZES = ["", "k", "-1", "1.5M", "64kk", "0x10", "1 M M", "\uff14k", "9" * 5000]
+
+
+@pytest.mark.parametrize("text", NO_SIZES)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
@@ -21,7 +24,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("size", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1 << 40, "1 TiB")]
-    + [(1 << 60, "1024 PiB")],
+    + [(1 << 60, "1 EiB"), (1 << 71, "2048 EiB")],
 )
 def test_sizes_people_read(size: int, text: str) -> None:
     assert format_size(size) == text

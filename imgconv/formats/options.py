@@ -5,6 +5,7 @@ read it and what it accepts. The rules of a format, which hold for library calle
 well, stand in the options class itself (`__post_init__`).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any, TypeVar
@@ -15,33 +16,42 @@ from imgconv.units import parse_size
 Options = TypeVar("Options")
 
 
-def _option(default: Any, read: Callable[[str], Any], accepts: str, about: str) -> Any:
-    return field(default=default, metadata={"read": read, "accepts": accepts, "about": about})
+def _option(
+    default: Any, kind: type, read: Callable[[str], Any], accepts: str, about: str
+) -> Any:
+    metadata = {"kind": kind, "read": read, "accepts": accepts, "about": about}
+    return field(default=default, metadata=metadata)
 
 
 def size_option(default: int, accepts: str, about: str) -> Any:
     """Return a field for a size in bytes, written as 65536 or 64k."""
-    return _option(default, parse_size, accepts, about)
+    return _option(default, int, parse_size, accepts, about)
 
 
 def number_option(default: int, accepts: str, about: str) -> Any:
     """Return a field for a whole number."""
-    return _option(default, int, accepts, about)
+    return _option(default, int, _read_number, accepts, about)
 
 
 def text_option(default: str | None, accepts: str, about: str) -> Any:
     """Return a field for free text."""
-    return _option(default, str, accepts, about)
+    return _option(default, str, str, accepts, about)
 
 
 def choice_option(default: str, choices: tuple[str, ...], about: str) -> Any:
     """Return a field for one of a few words."""
-    return _option(default, str, "|".join(choices), about)
+    return _option(default, str, str, "|".join(choices), about)
 
 
 def switch_option(default: bool, about: str) -> Any:
     """Return a field for on or off."""
-    return _option(default, _read_switch, "on|off", about)
+    return _option(default, bool, _read_switch, "on|off", about)
+
+
+def _read_number(text: str) -> int:
+    if re.fullmatch("[0-9]{1,20}", text) is None:
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def _read_switch(text: str) -> bool:
@@ -51,11 +61,16 @@ def _read_switch(text: str) -> bool:
         raise ValueError(f"{text!r} is neither on nor off") from None
 
 
-def require_choice(options: object, name: str) -> None:
-    """Raise OptionError unless the option's value is one that its field accepts."""
-    accepts = next(f for f in fields(options) if f.name == name).metadata["accepts"]  # type: ignore[arg-type]
-    if getattr(options, name) not in accepts.split("|"):
-        raise OptionError(f"{name}={getattr(options, name)}: must be one of {accepts}")
+def check_fields(options: object) -> None:
+    """Raise OptionError unless each value has the type of its field and, of a choice, is
+    one of the words; every options class calls this first."""
+    for f in fields(options):  # type: ignore[arg-type]
+        value, kind = getattr(options, f.name), f.metadata["kind"]
+        if type(value) is not kind and value is not f.default:
+            raise OptionError(f"{f.name}={value!r}: must be of type {kind.__name__}")
+        choices = f.metadata["accepts"].split("|")
+        if kind is str and len(choices) > 1 and value not in choices:
+            raise OptionError(f"{f.name}={value}: must be one of {f.metadata['accepts']}")
 
 
 def parse_options(kind: type[Options], text: str) -> Options:

@@ -17,9 +17,9 @@ from imgconv.errors import OptionError, OutputTooLarge
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import packed
 from imgconv.formats.options import (
+    check_fields,
     choice_option,
     number_option,
-    require_choice,
     size_option,
 )
 from imgconv.formats.tables import PIECE, padding, table
@@ -45,7 +45,7 @@ class Qcow2:
     )
 
     def __post_init__(self) -> None:
-        require_choice(self, "compat")
+        check_fields(self)
         smallest, largest = 1 << ondisk.MIN_CLUSTER_BITS, 1 << ondisk.MAX_CLUSTER_BITS
         if not is_power_of_two(self.cluster_size) or not (
             smallest <= self.cluster_size <= largest

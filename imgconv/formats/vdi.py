@@ -14,7 +14,7 @@ import numpy as np
 
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import FlatBody, packed
-from imgconv.formats.options import choice_option, require_choice
+from imgconv.formats.options import check_fields, choice_option
 from imgconv.formats.tables import PIECE, Table, mapped_table, padding
 from imgconv.ondisk import vdi as ondisk
 from imgconv.ranges import Ranges
@@ -37,7 +37,7 @@ class Vdi:
     )
 
     def __post_init__(self) -> None:
-        require_choice(self, "subformat")
+        check_fields(self)
 
     @property
     def max_size(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import FlatBody
-from imgconv.formats.options import choice_option, require_choice, switch_option
+from imgconv.formats.options import check_fields, choice_option, switch_option
 from imgconv.formats.tables import Table, mapped_table
 from imgconv.identity import Identity
 from imgconv.ondisk import vhd as ondisk
@@ -50,7 +50,7 @@ class Vhd:
     )
 
     def __post_init__(self) -> None:
-        require_choice(self, "subformat")
+        check_fields(self)
         if self.azure and self.subformat != "fixed":
             raise OptionError("azure=on needs subformat=fixed: Azure takes no dynamic VHD")
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, Writer
-from imgconv.formats.options import choice_option, require_choice, text_option
+from imgconv.formats.options import check_fields, choice_option, text_option
 from imgconv.formats.vmdk_sparse import MAX_SPARSE, SparseWriter
 from imgconv.formats.vmdk_stream import MAX_STREAM, StreamWriter
 from imgconv.ondisk import vmdk as ondisk
@@ -32,8 +32,7 @@ class Vmdk:
     )
 
     def __post_init__(self) -> None:
-        require_choice(self, "subformat")
-        require_choice(self, "adapter_type")
+        check_fields(self)
         if self.extent_name is not None and not _is_plain(self.extent_name):
             raise OptionError(
                 f"extent_name={self.extent_name!r}: must be a bare file name of at most "

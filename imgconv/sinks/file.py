@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
 from imgconv.sinks.base import write_all
@@ -11,33 +12,36 @@ from imgconv.sinks.base import write_all
 class FileSink:
     """Writes an unnamed file in the output's folder and names it at commit.
 
-    An unnamed file (O_TMPFILE) leaves no litter even after SIGKILL. Where the file
-    system has none, a temporary name is used. Zeros are holes. An existing output is
-    replaced by commit and never changed before; with `clobber` false it is refused.
+    An unnamed file (O_TMPFILE) leaves no litter even after SIGKILL, but for the instant in
+    which a whole new file waits under a passing name to replace an old one. Where the
+    file system has no unnamed files, a temporary name is used. Zeros are holes. An existing
+    output is replaced by commit and never changed before; with `clobber` false it is
+    refused.
     """
 
     parallel = True
     late_head = True
 
     def __init__(self, path: str, *, clobber: bool = True):
-        # A link is followed: it stays, what it points to is replaced.
-        self._path = os.path.realpath(path)
-        self._name = os.path.basename(self._path)
         self._clobber = clobber
         self._temporary: str | None = None
         self._folder = self._fd = -1
         try:
-            self._mode = self._existing_mode()
+            # A link is followed: it stays, what it points to is replaced.
+            self._path = os.path.realpath(path)
+            self._name = os.path.basename(self._path)
+            self._replaced = self._existing()
             self._folder = os.open(
                 os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             )
             self._fd = self._create()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.abort()
-            raise OutputRefused(f"{path}: {error.strerror}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise OutputRefused(f"{path}: {reason}") from error
 
-    def _existing_mode(self) -> int | None:
-        """Return the permissions of the file to be replaced, None when there is none."""
+    def _existing(self) -> os.stat_result | None:
+        """Return the status of the file to be replaced, None when there is none."""
         try:
             status = os.stat(self._path)
         except FileNotFoundError:
@@ -46,7 +50,7 @@ class FileSink:
             raise OutputExists(f"{self._path}: exists, and is not to be replaced")
         if not stat.S_ISREG(status.st_mode):
             raise OutputRefused(f"{self._path}: is not a regular file")
-        return stat.S_IMODE(status.st_mode)
+        return status
 
     def _create(self) -> int:
         # Linux and libc refuse a file without a name with one of several errors; what
@@ -75,8 +79,7 @@ class FileSink:
         """Set the length, flush, name the file, flush the folder."""
         try:
             os.ftruncate(self._fd, size)
-            if self._mode is not None:
-                os.fchmod(self._fd, self._mode)
+            self._inherit()
             os.fsync(self._fd)
             self._publish()
             os.fsync(self._folder)
@@ -85,6 +88,13 @@ class FileSink:
         except OSError as error:
             raise WriteFailed(self._path, error.strerror or str(error)) from error
         self.abort()
+
+    def _inherit(self) -> None:
+        """Take over owner, as far as we may, and permissions of the file to be replaced."""
+        if self._replaced is not None:
+            with suppress(PermissionError):
+                os.fchown(self._fd, self._replaced.st_uid, self._replaced.st_gid)
+            os.fchmod(self._fd, stat.S_IMODE(self._replaced.st_mode))
 
     def _publish(self) -> None:
         try:

@@ -2,13 +2,25 @@
 
 import os
 import select
+import socket
 import stat
 from collections.abc import Callable, Sequence
 
-from imgconv.errors import Cancelled, ReaderGone, WriteFailed
+from imgconv.errors import Cancelled, OutputRefused, ReaderGone, WriteFailed
 from imgconv.sinks.base import MAX_VECTORS, unwritten, zero_pieces
 
 _POLL_MILLISECONDS = 100
+
+
+def _send_some(fd: int, views: list[memoryview]) -> int:
+    """Write to a socket what it takes now."""
+    with socket.socket(fileno=os.dup(fd)) as own:
+        return own.sendmsg(views, [], socket.MSG_DONTWAIT)
+
+
+def _write_atom(fd: int, views: list[memoryview]) -> int:
+    """Write so little to a pipe with room in it that the write cannot block."""
+    return os.write(fd, views[0][: select.PIPE_BUF])
 
 
 class StreamSink:
@@ -26,17 +38,25 @@ class StreamSink:
         self._name = name
         self._cancelled = cancelled
         self._at = 0
-        self._own_fd = self._reopen(fd)
-        self._fd = fd if self._own_fd is None else self._own_fd
-
-    @staticmethod
-    def _reopen(fd: int) -> int | None:
-        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            return None
+        self._own_fd: int | None = None
         try:
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            mode = os.fstat(fd).st_mode
+        except OSError as error:
+            raise OutputRefused(f"{name}: {error.strerror}") from error
+        self._fd = fd
+        self._write: Callable[[int, list[memoryview]], int] = os.writev
+        if stat.S_ISSOCK(mode):
+            self._write = _send_some
+        elif stat.S_ISFIFO(mode):
+            self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            path = f"/proc/self/fd/{self._fd}"
+            self._own_fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = self._own_fd
         except OSError:
-            return None
+            self._write = _write_atom
 
     def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
         """Write the next bytes; ReaderGone when nobody reads them any more."""
@@ -49,9 +69,8 @@ class StreamSink:
 
     def _write_some(self, views: list[memoryview]) -> int:
         try:
-            if self._own_fd is not None:
-                self._wait_for_room()
-            return os.writev(self._fd, views)
+            self._wait_for_room()
+            return self._write(self._fd, views)
         except BlockingIOError:
             return 0
         except BrokenPipeError as error:

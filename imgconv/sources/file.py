@@ -14,6 +14,7 @@ from imgconv.units import SECTOR, MiB, round_up
 # walked to its end, and a file with millions of holes needs little memory.
 GROUP_EXTENTS = 1024
 GROUP_BYTES = 64 * MiB
+MAX_LENGTH = (1 << 63) - MiB  # so that no offset in an output overflows either
 
 
 class FileSource:
@@ -25,9 +26,11 @@ class FileSource:
         try:
             # Without O_NONBLOCK, opening a FIFO would wait for a writer.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise SourceUnreadable(f"{path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SourceUnreadable(f"{path}: {reason}") from error
         try:
+            self._base_name = os.path.basename(os.path.realpath(path))
             self._status = os.fstat(self._fd)
             self._length = self._measure()
         except BaseException as error:
@@ -49,6 +52,8 @@ class FileSource:
         length = os.lseek(self._fd, 0, os.SEEK_END)
         if length == 0:
             raise SourceUnreadable(f"{self.name}: is empty; a disk has at least one sector")
+        if length > MAX_LENGTH:
+            raise SourceUnreadable(f"{self.name}: {length} bytes are more than a disk may have")
         return length
 
     @property
@@ -64,9 +69,10 @@ class FileSource:
     @property
     def identity(self) -> Identity:
         """Base name, size and, of a file, its modification time."""
-        base = os.path.basename(os.path.realpath(self.name))
         modified = 0 if stat.S_ISBLK(self._status.st_mode) else self._status.st_mtime_ns
-        return Identity(f"{base}\0{self._length}\0{modified}", modified // 1_000_000_000)
+        return Identity(
+            f"{self._base_name}:{self._length}:{modified}", modified // 1_000_000_000
+        )
 
     def same_file(self, status: os.stat_result) -> bool:
         """Say whether `status` is of the very file or device this source reads."""
@@ -113,7 +119,9 @@ class FileSource:
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole up to the end
                 return self._length, self._length
-            return at, self._length
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.ESPIPE):
+                return at, self._length  # knows nothing of holes: all data
+            raise ReadFailed(self.name, at, error.strerror or str(error)) from error
         return min(start, self._length), min(stop, self._length)
 
     def verify(self) -> None:

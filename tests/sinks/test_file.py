@@ -64,6 +64,14 @@ def test_an_existing_output_is_replaced_at_commit_and_keeps_its_mode(tmp_path: P
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_replaced_output_keeps_its_owner(tmp_path: Path, root: None) -> None:
+    (tmp_path / "o").touch()
+    os.chown(tmp_path / "o", 1234, 4321)
+    FileSink(str(tmp_path / "o")).commit(1)
+    status = (tmp_path / "o").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 4321)
+
+
 def test_a_new_output_has_the_mode_that_umask_leaves(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
