@@ -213,7 +213,7 @@ def test_a_system_short_of_memory(tmp_path: Path, raw: Path) -> None:
         assert done.returncode in (0, 1), done.stderr
 
 
-INTERRUPTED = """
+INTERRUPTED = r"""
 import os, signal, sys, threading, time
 from imgconv.workers import Stop, run
 
