@@ -53,10 +53,15 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         print(known, file=stream, flush=True)
     except OSError:
-        # What is buffered would be tried, and would fail, once more at exit.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _give_up(stream)
         raise
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let a stream that failed lead nowhere: what it has buffered would be tried, and
+    would fail, once more at exit."""
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def print_json(value: object, *, to_stderr: bool = False) -> None:
@@ -81,14 +86,18 @@ class _Unheard(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write if that is possible."""
-        with suppress(OSError):
+        try:
             self._stream.write(text)
+        except OSError:
+            _give_up(self._stream)
         return len(text)
 
     def flush(self) -> None:
         """Flush if that is possible."""
-        with suppress(OSError):
+        try:
             self._stream.flush()
+        except OSError:
+            _give_up(self._stream)
 
 
 def progress_bar() -> "tuple[Callable[[Progress], None], Close]":
