@@ -103,14 +103,6 @@ class Ranges:
             np.minimum(self.stop[owner], (slot + 1) * span),
         )
 
-    def gaps(self, start: int, stop: int) -> "Ranges":
-        """Return what the ranges leave uncovered of [start, stop)."""
-        edges = self.window(start, stop)
-        left = np.concatenate(([start], edges.stop))
-        right = np.concatenate((edges.start, [stop]))
-        keep = left < right
-        return Ranges(left[keep], right[keep])
-
     def units(self, unit: int) -> Column:
         """Return the number of every unit touched; the starts must be multiples of `unit`."""
         first = self.start // unit

@@ -57,11 +57,6 @@ def test_split_cuts_at_every_multiple(found: Ranges, span: int) -> None:
     assert all(start // span == (stop - 1) // span for start, stop in split)
 
 
-@given(ranges(), st.integers(0, LIMIT), st.integers(0, LIMIT))
-def test_gaps_are_what_is_left(found: Ranges, start: int, stop: int) -> None:
-    assert members(found.gaps(start, stop)) == set(range(start, stop)) - members(found)
-
-
 @given(ranges(), st.sampled_from([1, 4, 16]))
 def test_units_numbers_each_unit_once(found: Ranges, unit: int) -> None:
     aligned = found.aligned(unit, LIMIT)
