@@ -18,6 +18,16 @@
     │   ├── OutputTooLarge         grew past what the format's fields can address
     │   ├── WriteFailed            the system refused a write, a flush or a rename
     │   └── ReaderGone             whoever read our stream closed it
+    ├── StoreError                 an object store
+    │   ├── StoreUnavailable       it does not answer, or fails; try again later
+    │   ├── StoreThrottled         it asks for fewer requests
+    │   ├── CredentialsExpired     it takes our credentials no longer
+    │   ├── StoreRefused           it will not: rights, bucket, signature, quota
+    │   ├── StoreCannot            the service does not know the operation
+    │   ├── ContentDamaged         what it holds is not what was sent
+    │   ├── UploadGone             it does not know the unfinished upload any more
+    │   ├── ObjectMissing          there is no such object
+    │   └── ObjectChanged          the object was replaced while it was read
     ├── OutOfResources             the system gives no thread or no memory
     └── Cancelled                  somebody asked to stop
 
@@ -172,6 +182,73 @@ class ReaderGone(SinkError):
     """The process that read our stream closed it before the end."""
 
     code = "reader-gone"
+
+
+class StoreError(ImgconvError):
+    """An object store failed or refused."""
+
+    code = "store"
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer, answers by halves, or says that it fails."""
+
+    code = "store-unavailable"
+    exit_status = 75
+
+
+class StoreThrottled(StoreError):
+    """The store asks for fewer requests; `retry_after` is in seconds, 0 when not told."""
+
+    code = "store-throttled"
+    exit_status = 75
+
+    def __init__(self, message: str, retry_after: float = 0.0):
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class CredentialsExpired(StoreError):
+    """The store takes our credentials no longer; with new ones it would."""
+
+    code = "credentials-expired"
+    exit_status = 75
+
+
+class StoreRefused(StoreError):
+    """The store will not do it, however often it is asked."""
+
+    code = "store-refused"
+
+
+class StoreCannot(StoreError):
+    """The service does not know the operation."""
+
+    code = "store-cannot"
+
+
+class ContentDamaged(StoreError):
+    """What the store received or holds is not what was sent, by its checksum."""
+
+    code = "content-damaged"
+
+
+class UploadGone(StoreError):
+    """The store does not know the unfinished upload: aborted, expired or completed."""
+
+    code = "upload-gone"
+
+
+class ObjectMissing(StoreError):
+    """There is no such object."""
+
+    code = "object-missing"
+
+
+class ObjectChanged(StoreError):
+    """The object is no longer the one that was opened."""
+
+    code = "object-changed"
 
 
 class OutOfResources(ImgconvError):

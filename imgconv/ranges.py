@@ -61,6 +61,10 @@ class Ranges:
         """Sum of all lengths in bytes."""
         return int(self.length.sum())
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Ranges":
+        """Return those ranges for which `chosen` is true."""
+        return Ranges(self.start[chosen], self.stop[chosen])
+
     def slice(self, first: int, last: int) -> "Ranges":
         """Return the ranges numbered first to last - 1."""
         return Ranges(self.start[first:last], self.stop[first:last])

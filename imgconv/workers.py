@@ -1,13 +1,16 @@
-"""The only module with threads: workers that take tasks in order and keep that order.
+"""The only module with threads: workers that keep tasks in order, and a pool that need not.
 
-Each worker takes the next task, does its work, waits for its turn for the short part
-that must happen in task order, and goes on in parallel. The first error stops everybody
-and is the one that is raised; all threads are joined before `run` returns or raises.
+In `run`, each worker takes the next task, does its work, waits for its turn for the short
+part that must happen in task order, and goes on in parallel. The first error stops everybody
+and is the one that is raised; all threads are joined before `run` returns or raises. A
+`Pool` does what comes up beside that: uploads, and reading ahead.
 """
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -15,6 +18,7 @@ from imgconv.errors import Cancelled, OutOfResources
 
 Task = TypeVar("Task")
 Lock = threading.Lock
+Condition = threading.Condition
 
 _NOTICE_SECONDS = 0.1  # how soon a waiting worker sees that the caller cancelled
 
@@ -39,6 +43,19 @@ class Stop:
         """Say whether somebody asked."""
         return self._event.is_set() or (self._cancelled is not None and self._cancelled())
 
+    def check(self) -> None:
+        """Raise Cancelled if somebody asked."""
+        if self.is_set():
+            raise Cancelled("cancelled")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep that long; raises Cancelled as soon as somebody asks."""
+        end = monotonic() + seconds
+        self.check()
+        while (left := end - monotonic()) > 0:
+            self._event.wait(min(left, _NOTICE_SECONDS))
+            self.check()
+
 
 class _Gate:
     """Lets numbered visitors through one at a time, in order."""
@@ -51,11 +68,9 @@ class _Gate:
     def enter(self, number: int) -> None:
         with self._condition:
             while self._next != number:
-                if self._stop.is_set():
-                    raise Cancelled("cancelled")
+                self._stop.check()
                 self._condition.wait(_NOTICE_SECONDS)
-        if self._stop.is_set():
-            raise Cancelled("cancelled")
+        self._stop.check()
 
     def leave(self) -> None:
         with self._condition:
@@ -157,6 +172,74 @@ class _Crew:
                 self._condition.wait()
 
 
+class Pool:
+    """Threads in the background that take tasks in the order they come; started on demand.
+
+    A task must not raise: it has nobody to raise to.
+    """
+
+    def __init__(self, threads: int, name: str):
+        self._threads, self._name = threads, name
+        self._changed = threading.Condition()
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._alive = self._idle = 0
+        self._closed = False
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Have the task done soon; a pool that is closed forgets it."""
+        with self._changed:
+            if self._closed:
+                return
+            self._tasks.append(task)
+            if self._idle < len(self._tasks) and self._alive < self._threads:
+                self._start()
+            self._changed.notify()
+
+    def _start(self) -> None:
+        # A daemon: a request that hangs in the network must not keep a process from ending.
+        thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if self._alive == 0:
+                raise OutOfResources(f"cannot start a thread: {error}") from error
+        else:
+            self._alive += 1
+
+    def _loop(self) -> None:
+        while (task := self._next()) is not None:
+            task()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            self._idle += 1
+            while not self._tasks and not self._closed:
+                self._changed.wait()
+            self._idle -= 1
+            if self._tasks:
+                return self._tasks.popleft()
+            self._alive -= 1
+            self._changed.notify_all()
+            return None
+
+    def close(self, patience: float | None = None) -> bool:
+        """Drop what has not begun and wait for what has, `patience` seconds at most.
+
+        Returns whether everything has ended; harmless when repeated.
+        """
+        end = None if patience is None else monotonic() + patience
+        with self._changed:
+            self._closed = True
+            self._tasks.clear()
+            self._changed.notify_all()
+            while self._alive:
+                left = None if end is None else end - monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+
 def run(
     tasks: Iterable[Task],
     make_worker: Callable[[], Callable[[Task, Turn], None]],
@@ -206,5 +289,4 @@ def run(
         raise interrupted
     if errors:
         raise errors[0]
-    if stop.is_set():
-        raise Cancelled("cancelled")
+    stop.check()

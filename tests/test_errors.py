@@ -23,10 +23,15 @@ def test_the_drawn_tree_is_the_real_one() -> None:
         assert f" {kind.__name__}" in errors.__doc__
 
 
-def test_usage_errors_exit_with_2_and_failures_with_1() -> None:
+LATER = (errors.StoreUnavailable, errors.StoreThrottled, errors.CredentialsExpired)
+
+
+def test_exit_codes_tell_usage_from_failure_and_failure_from_try_again() -> None:
     for kind in ALL:
         if issubclass(kind, errors.UsageError):
             assert kind.exit_status == 2
+        elif kind in LATER:
+            assert kind.exit_status == 75
         elif kind is not errors.Cancelled:
             assert kind.exit_status == 1
 

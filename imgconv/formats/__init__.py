@@ -9,8 +9,8 @@ from importlib import import_module
 
 from imgconv.errors import LimitExceeded, UsageError
 from imgconv.formats.base import Format
-from imgconv.formats.options import option_choices, parse_options
 from imgconv.names import canonical
+from imgconv.options import option_choices, parse_options
 
 TABLE = {
     "raw": "imgconv.formats.raw:Raw",

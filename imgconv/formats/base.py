@@ -81,6 +81,10 @@ class EncodingWriter(BaseWriter):
         """
 
     @abstractmethod
+    def bound(self, count: int) -> int:
+        """Return the most bytes the output can have if `count` units hold data."""
+
+    @abstractmethod
     def place(self, units: Column, lengths: Column) -> Segments:
         """Append encoded units, given their guest offsets and stored lengths.
 

@@ -16,14 +16,14 @@ import numpy as np
 from imgconv.errors import OptionError, OutputTooLarge
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import packed
-from imgconv.formats.options import (
+from imgconv.formats.tables import PIECE, padding, table
+from imgconv.ondisk import qcow2 as ondisk
+from imgconv.options import (
     check_fields,
     choice_option,
     number_option,
     size_option,
 )
-from imgconv.formats.tables import PIECE, padding, table
-from imgconv.ondisk import qcow2 as ondisk
 from imgconv.ranges import Ranges
 from imgconv.segments import META, Meta, Segments, Zeros
 from imgconv.units import KiB, div_ceil, is_power_of_two, round_up

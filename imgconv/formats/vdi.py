@@ -14,9 +14,9 @@ import numpy as np
 
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import FlatBody, packed
-from imgconv.formats.options import check_fields, choice_option
 from imgconv.formats.tables import PIECE, Table, mapped_table, padding
 from imgconv.ondisk import vdi as ondisk
+from imgconv.options import check_fields, choice_option
 from imgconv.ranges import Ranges
 from imgconv.segments import Meta, Segments
 from imgconv.units import KiB, MiB, div_ceil, round_up

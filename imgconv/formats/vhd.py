@@ -16,10 +16,10 @@ import numpy as np
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import FlatBody
-from imgconv.formats.options import check_fields, choice_option, switch_option
 from imgconv.formats.tables import Table, mapped_table
 from imgconv.identity import Identity
 from imgconv.ondisk import vhd as ondisk
+from imgconv.options import check_fields, choice_option, switch_option
 from imgconv.ranges import Ranges
 from imgconv.segments import DATA, META, ZEROS, Meta, Segments, Zeros
 from imgconv.units import SECTOR, GiB, KiB, MiB, TiB, div_ceil, round_up

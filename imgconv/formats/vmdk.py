@@ -6,10 +6,10 @@ from uuid import UUID
 
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, Writer
-from imgconv.formats.options import check_fields, choice_option, text_option
 from imgconv.formats.vmdk_sparse import MAX_SPARSE, SparseWriter
 from imgconv.formats.vmdk_stream import MAX_STREAM, StreamWriter
 from imgconv.ondisk import vmdk as ondisk
+from imgconv.options import check_fields, choice_option, text_option
 from imgconv.units import SECTOR, div_ceil
 
 

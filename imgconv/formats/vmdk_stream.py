@@ -25,6 +25,8 @@ OVERHEAD = 128 * SECTOR
 MAX_STREAM = 62 * TiB  # vSphere's largest virtual disk
 MAX_FILE = (1 << 32) * SECTOR
 LEVEL = 6
+MAX_DEFLATED = GRAIN + (GRAIN >> 12) + (GRAIN >> 14) + 13  # zlib's compressBound
+MAX_STORED = round_up(ondisk.GrainMarker.LAYOUT.size + MAX_DEFLATED, SECTOR)
 
 
 def make_marker(sectors: int, marker_type: int) -> bytes:
@@ -81,6 +83,12 @@ class StreamWriter(EncodingWriter):
         marker = ondisk.GrainMarker(sector=start // SECTOR, length=len(deflated)).pack()
         stored = marker + deflated
         return stored + bytes(-len(stored) % SECTOR)
+
+    def bound(self, count: int) -> int:
+        """Return what `count` grains need that do not shrink, each in a table of its own."""
+        tables = min(count, div_ceil(self.size, ondisk.TABLE_SPAN))
+        tail = SECTOR + self._directory.nbytes + 3 * SECTOR
+        return OVERHEAD + count * MAX_STORED + tables * (SECTOR + ondisk.TABLE_SIZE) + tail
 
     def place(self, units: Column, lengths: Column) -> Segments:
         """Append grains, and the tables of the ranges that they complete."""

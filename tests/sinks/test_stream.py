@@ -14,7 +14,7 @@ from support.cli import imgconv as command
 from support.variants import VARIANTS
 
 import imgconv
-from imgconv.formats.options import describe_options
+from imgconv.options import describe_options
 from imgconv.units import MiB
 
 

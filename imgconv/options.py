@@ -81,7 +81,7 @@ def parse_options(kind: type[Options], text: str) -> Options:
         key, equals, value = part.partition("=")
         if key not in known:
             choice = ", ".join(known) or "none"
-            raise OptionError(f"unknown option {key!r}; this format's options: {choice}")
+            raise OptionError(f"unknown option {key!r}; options: {choice}")
         if not equals:
             raise OptionError(f"option {key!r} needs a value: {key}={known[key]['accepts']}")
         if key in values:
