@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import disks
+from support.seaweed import WEED, Seaweed, running_seaweed
 
 PEERS = ("qemu-img", "qemu-io", "mkfs.ext4", "fuse2fs", "sfdisk", "losetup", "mount")
 
@@ -15,6 +16,7 @@ PEERS = ("qemu-img", "qemu-io", "mkfs.ext4", "fuse2fs", "sfdisk", "losetup", "mo
 def pytest_configure(config: pytest.Config) -> None:
     """A missing peer would make the suite prove less than it says, so it is an error."""
     missing = [name for name in PEERS if shutil.which(name) is None]
+    missing += [] if WEED.exists() else ["weed"]
     if missing:
         raise pytest.UsageError(f"missing: {', '.join(missing)}; make test installs them")
 
@@ -39,3 +41,10 @@ def roomy() -> Iterator[Path]:
 def file_system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT disk with a real ext4 file system full of real files."""
     return disks.file_system(tmp_path_factory.mktemp("fs") / "disk.raw")
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server; one per test process, so tests choose keys of their own."""
+    with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server

@@ -3,6 +3,9 @@
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from imgconv.errors import ReadFailed, SourceTruncated
 from imgconv.formats.base import Disk, Format, PlannedWriter, Writer
@@ -10,9 +13,11 @@ from imgconv.identity import Identity
 from imgconv.layout import Layout
 from imgconv.pipeline import emit, plan, stream
 from imgconv.ranges import Ranges
-from imgconv.sinks.append import AppendSink
+from imgconv.sinks.multipart import MultipartSink
 from imgconv.sources.base import Source
+from imgconv.stores.local import Local
 from imgconv.tally import Tally
+from imgconv.upload.options import UploadOptions
 from imgconv.workers import Stop
 
 
@@ -91,25 +96,6 @@ class MemorySink:
         return b"".join(parts)
 
 
-class MemoryStore:
-    """An Appendable in memory."""
-
-    def __init__(self) -> None:
-        self.head, self.body, self.committed = bytearray(), bytearray(), -1
-
-    def append(self, buffers: Sequence[memoryview]) -> None:
-        assert not self.head, "the head came before the end of the body"
-        self.body += b"".join(buffers)
-
-    def patch_head(self, buffers: Sequence[memoryview]) -> None:
-        self.head += b"".join(buffers)
-
-    def commit(self, size: int) -> None:
-        self.committed = size
-
-    def abort(self) -> None: ...
-
-
 def writer_for(source: Source, options: Format, name: str = "disk") -> Writer:
     return options.writer(Disk(source.size, Identity("test"), name))
 
@@ -121,13 +107,14 @@ def one_pass(source: Source, options: Format, threads: int = 2) -> bytes:
     return sink.content()
 
 
-def appended(source: Source, options: Format, threads: int = 2) -> bytes:
-    """The bytes an append-only store with a late head receives."""
-    writer, store = writer_for(source, options), MemoryStore()
-    sink = AppendSink(store, writer.head_size)
-    sink.commit(stream(source, writer, sink, threads=threads, stop=Stop(), tally=Tally()))
-    assert store.committed == len(store.head) + len(store.body)
-    return bytes(store.head + store.body)
+def uploaded(source: Source, options: Format, threads: int = 2) -> bytes:
+    """The object that many small parts make."""
+    writer, name = writer_for(source, options), "object"
+    with TemporaryDirectory(dir="/dev/shm") as folder, closing(Local().open(folder)) as store:
+        small = UploadOptions(part_size=40_000)
+        sink = MultipartSink(store, name, head_size=writer.head_size, options=small)
+        sink.commit(stream(source, writer, sink, threads=threads, stop=Stop(), tally=Tally()))
+        return (Path(folder) / name).read_bytes()
 
 
 def planned(source: Source, options: Format, threads: int = 2) -> Layout:
