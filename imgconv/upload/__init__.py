@@ -1,0 +1,1 @@
+"""Policy of uploads: part sizes, buffers, retries, concurrency, resuming, verification."""

@@ -1,0 +1,163 @@
+"""An upload from beginning to end: opened or taken up, fed with parts, published or not."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from imgconv.errors import SinkError, StoreError
+from imgconv.objectstore import ObjectInfo, PartStore
+from imgconv.progress import Counters
+from imgconv.report import PartRecord, UploadReport
+from imgconv.upload.buffers import PartBuffer
+from imgconv.upload.client import Client
+from imgconv.upload.cuts import Cuts
+from imgconv.upload.finish import Finish, combined
+from imgconv.upload.journal import Job, Journal, default_path
+from imgconv.upload.options import UploadOptions
+from imgconv.upload.sender import Sender
+from imgconv.upload.session import open_session, refuse_existing
+from imgconv.upload.state import Meter, checksum_of
+
+MakeJob: TypeAlias = Callable[[str], Job]
+"""Given the cuts as text, says what an upload is about."""
+
+
+class Uploader:
+    """One upload to one object; see `MultipartSink` for what the arguments mean."""
+
+    def __init__(
+        self,
+        store: PartStore,
+        key: str,
+        cuts: Cuts,
+        options: UploadOptions,
+        *,
+        exclusive: bool,
+        metadata: Mapping[str, str],
+        job: MakeJob | None,
+        cancelled: Callable[[], bool] | None,
+        watch: Callable[[Counters], object] | None,
+    ):
+        self._store, self._key, self._cuts = store, key, cuts
+        self._exclusive = exclusive
+        self._meter = Meter(watch)
+        self._client = Client(
+            store,
+            options.backoff,
+            concurrency=options.concurrency,
+            cancelled=cancelled,
+            meter=self._meter,
+        )
+        self._over = False
+        self._journal = self._open_journal(options, job)
+        try:
+            if exclusive:
+                refuse_existing(self._client, key, self._journal)
+            self._session = open_session(
+                self._client, key, metadata, resume=options.resume, journal=self._journal
+            )
+        except BaseException:
+            self._close_journal()
+            raise
+        self._sender = Sender(
+            self._client,
+            self._session,
+            options,
+            zero_length=cuts.zero_length,
+            meter=self._meter,
+        )
+
+    def _open_journal(self, options: UploadOptions, job: MakeJob | None) -> Journal | None:
+        if not options.resume or job is None:
+            return None
+        path = options.journal or default_path(f"{self._store.name}/{self._key}")
+        return Journal(str(path), job(str(self._cuts)))
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def send(self, part: PartBuffer) -> None:
+        """Have a whole part sent in the background."""
+        self._sender.send(part)
+
+    def check(self) -> None:
+        """Raise what made the upload fail, or Cancelled."""
+        self._sender.check()
+
+    def finish(self, size: int) -> UploadReport:
+        """Publish an object of `size` bytes once all its parts are there, and verify it."""
+        self._sender.drain()
+        parts = [part for _, part in sorted(self._sender.parts.items())]
+        assert sum(part.length for part in parts) == size
+        crc = combined(parts, checksum_of(self._store.limits))
+        kept = crc if self._store.limits.checksum else None
+        finish = Finish(self._client, self._session, parts, size, kept, self._exclusive)
+        found = finish.publish()
+        self._over = True
+        self._sender.close()
+        return self._report(found, crc, tuple(self._tidied_up()))
+
+    def _tidied_up(self) -> Iterator[str]:
+        """Remove what the upload needed; yield what failed, which is no failed export."""
+        try:
+            self._sender.zeros.delete()
+        except StoreError as error:
+            yield f"the helper object of zeros is left: {error}"
+        try:
+            if self._journal is not None:
+                self._journal.delete()
+        except SinkError as error:
+            yield f"the journal is left: {error}"
+
+    def _report(self, found: ObjectInfo, crc: int, warnings: tuple[str, ...]) -> UploadReport:
+        counters, sender = self._meter.counters, self._sender
+        return UploadReport(
+            url=f"{self._store.name}/{self._key}",
+            size=found.size,
+            etag=found.etag,
+            version=found.version,
+            checksum=checksum_of(self._store.limits).name,
+            crc=f"{crc:016x}",
+            store_verified=found.crc is not None,
+            wire_bytes=counters.wire,
+            retries=counters.retries,
+            kept_parts=counters.kept,
+            copied_parts=counters.copied,
+            parts=tuple(
+                PartRecord(
+                    number,
+                    self._cuts.start(number),
+                    part.length,
+                    part.etag,
+                    f"{part.crc:016x}",
+                    sender.origins[number],
+                )
+                for number, part in sorted(sender.parts.items())
+            ),
+            warnings=warnings,
+        )
+
+    def suspend(self) -> None:
+        """Stop, and keep what was sent, so that another run can go on from there."""
+        if not self._over:
+            self._over = True
+            self._sender.close()
+            self._close_journal()
+            self._sender.zeros.delete()
+
+    def abort(self) -> None:
+        """Stop, and throw away what was sent; harmless when it is over.
+
+        Raises StoreErrors when the store cannot be told; `imgconv uploads abort` can later.
+        """
+        if self._over:
+            return
+        self._over = True
+        self._sender.close()
+        try:
+            self._client.clean_up(lambda: self._store.abort(self._session.upload))
+            if self._journal is not None:
+                self._journal.delete()
+        finally:
+            self._close_journal()
+            self._sender.zeros.delete()
