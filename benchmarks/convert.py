@@ -2,32 +2,24 @@
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import corpora
-
-from imgconv.native import kernel
-from imgconv.version import __version__
+from processes import Usage, machine, run
 
 FORMATS = ("raw", "qcow2", "vhd", "vmdk", "vdi")
 QEMU_NAMES = {"vhd": "vpc"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
-    """One run of one command: seconds and bytes."""
+    """One run of one command: what it took, and the bytes of what it made."""
 
-    seconds: float
-    cpu_seconds: float
-    peak_memory: int
+    usage: Usage
     size: int
     allocated: int
 
@@ -43,18 +35,11 @@ def commands(source: Path, out: Path, name: str) -> dict[str, list[str]]:
     }
 
 
-def run(command: list[str], out: Path) -> Sample:
-    began = time.perf_counter()
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
+def sample_of(command: list[str], out: Path) -> Sample:
+    usage = run(command)
     found = out.stat()
     out.unlink()
-    cpu = usage.ru_utime + usage.ru_stime
-    return Sample(seconds, cpu, usage.ru_maxrss * 1024, found.st_size, found.st_blocks * 512)
+    return Sample(usage, found.st_size, found.st_blocks * 512)
 
 
 def measure(source: Path, name: str, runs: int) -> dict[str, list[Sample]]:
@@ -64,24 +49,10 @@ def measure(source: Path, name: str, runs: int) -> dict[str, list[Sample]]:
     samples: dict[str, list[Sample]] = {tool: [] for tool in tools}
     for counted in range(-1, runs):
         for tool, command in tools.items():
-            sample = run(command, out)
+            sample = sample_of(command, out)
             if counted >= 0:
                 samples[tool].append(sample)
     return samples
-
-
-def machine() -> dict[str, str]:
-    version = subprocess.run(
-        ["qemu-img", "--version"], capture_output=True, text=True, check=True
-    )
-    return {
-        "cpu": platform.machine(),
-        "cores": str(os.cpu_count()),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "imgconv": f"{__version__} ({kernel()})",
-        "qemu-img": version.stdout.split()[2],
-    }
 
 
 def main() -> None:
@@ -101,7 +72,7 @@ def main() -> None:
             for target in arguments.format or FORMATS:
                 samples = measure(source, target, arguments.runs)
                 medians = {
-                    t: statistics.median(s.seconds for s in x) for t, x in samples.items()
+                    t: statistics.median(s.usage.seconds for s in x) for t, x in samples.items()
                 }
                 best = min(v for t, v in medians.items() if t != "imgconv")
                 shown = "  ".join(f"{t} {v:.3f} s" for t, v in medians.items())

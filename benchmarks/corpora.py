@@ -39,8 +39,14 @@ def huge(scale: float) -> tuple[int, Pieces]:
     return size, ((i * step, rng.randbytes(64 * KiB)) for i in range(count))
 
 
+def sparse(scale: float) -> tuple[int, Pieces]:
+    rng, run, count = random.Random(4), 16 * MiB, 16
+    size = int(64 * GiB * scale) // GiB * GiB
+    return size, ((i * (size // count) + MiB, rng.randbytes(run)) for i in range(count))
+
+
 CORPORA: dict[str, Callable[[float], tuple[int, Pieces]]] = {
-    f.__name__: f for f in (zeros, dense, mixed, huge)
+    f.__name__: f for f in (zeros, dense, mixed, huge, sparse)
 }
 
 

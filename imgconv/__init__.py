@@ -2,6 +2,7 @@
 
     >>> import imgconv
     >>> report = imgconv.convert("in.raw", "out.vmdk")
+    >>> report = imgconv.convert("in.raw", "s3://bucket/key.qcow2")
     >>> imgconv.measure("in.raw", "vhd").size
     >>> with imgconv.open("in.raw") as disk:
     ...     disk.read(0, 512)
@@ -15,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
-    from imgconv.api import convert, measure
+    from imgconv.api import compare, convert, measure
     from imgconv.api import open_disk as open
+    from imgconv.comparison import Comparison
     from imgconv.errors import (
         Cancelled,
+        ContentDamaged,
+        CredentialsExpired,
         FormatMismatch,
         ImgconvError,
         KernelUnavailable,
         LimitExceeded,
+        ObjectChanged,
+        ObjectMissing,
         OptionError,
         OutOfResources,
         OutputExists,
@@ -35,7 +41,13 @@ if TYPE_CHECKING:
         SourceError,
         SourceTruncated,
         SourceUnreadable,
+        StoreCannot,
+        StoreError,
+        StoreRefused,
+        StoreThrottled,
+        StoreUnavailable,
         UnsupportedCombination,
+        UploadGone,
         UsageError,
         WriteFailed,
     )
@@ -47,22 +59,43 @@ if TYPE_CHECKING:
     from imgconv.formats.vmdk import Vmdk
     from imgconv.guest import GuestDisk
     from imgconv.progress import Progress
-    from imgconv.report import Measurement, Report
+    from imgconv.report import Measurement, PartRecord, Report, UploadReport
+    from imgconv.sinks.multipart import MultipartSink
+    from imgconv.stores import Store
+    from imgconv.stores.local import Local
+    from imgconv.stores.oss import Oss
+    from imgconv.stores.s3 import S3
+    from imgconv.stores.s3_ticket import issue_ticket, renew_ticket
+    from imgconv.stores.ticket import Ticket
+    from imgconv.upload.options import UploadOptions
+    from imgconv.upload.retry import Backoff
+    from imgconv.uploads import UnfinishedUpload, abort_uploads, unfinished_uploads
 
 __all__ = [
+    "S3",
+    "Backoff",
     "Cancelled",
+    "Comparison",
+    "ContentDamaged",
+    "CredentialsExpired",
     "Format",
     "FormatMismatch",
     "GuestDisk",
     "ImgconvError",
     "KernelUnavailable",
     "LimitExceeded",
+    "Local",
     "Measurement",
+    "MultipartSink",
+    "ObjectChanged",
+    "ObjectMissing",
     "OptionError",
+    "Oss",
     "OutOfResources",
     "OutputExists",
     "OutputRefused",
     "OutputTooLarge",
+    "PartRecord",
     "Progress",
     "Qcow2",
     "Raw",
@@ -74,26 +107,51 @@ __all__ = [
     "SourceError",
     "SourceTruncated",
     "SourceUnreadable",
+    "Store",
+    "StoreCannot",
+    "StoreError",
+    "StoreRefused",
+    "StoreThrottled",
+    "StoreUnavailable",
+    "Ticket",
+    "UnfinishedUpload",
     "UnsupportedCombination",
+    "UploadGone",
+    "UploadOptions",
+    "UploadReport",
     "UsageError",
     "Vdi",
     "Vhd",
     "Vmdk",
     "WriteFailed",
     "__version__",
+    "abort_uploads",
+    "compare",
     "convert",
+    "issue_ticket",
     "measure",
     "open",
+    "renew_ticket",
+    "unfinished_uploads",
 ]
 
 _HOMES = {
-    "imgconv.api": ("convert", "measure"),
+    "imgconv.api": (
+        "compare",
+        "convert",
+        "measure",
+    ),
+    "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "Cancelled",
+        "ContentDamaged",
+        "CredentialsExpired",
         "FormatMismatch",
         "ImgconvError",
         "KernelUnavailable",
         "LimitExceeded",
+        "ObjectChanged",
+        "ObjectMissing",
         "OptionError",
         "OutOfResources",
         "OutputExists",
@@ -106,7 +164,13 @@ _HOMES = {
         "SourceError",
         "SourceTruncated",
         "SourceUnreadable",
+        "StoreCannot",
+        "StoreError",
+        "StoreRefused",
+        "StoreThrottled",
+        "StoreUnavailable",
         "UnsupportedCombination",
+        "UploadGone",
         "UsageError",
         "WriteFailed",
     ),
@@ -118,7 +182,26 @@ _HOMES = {
     "imgconv.formats.vmdk": ("Vmdk",),
     "imgconv.guest": ("GuestDisk",),
     "imgconv.progress": ("Progress",),
-    "imgconv.report": ("Measurement", "Report"),
+    "imgconv.report": (
+        "Measurement",
+        "PartRecord",
+        "Report",
+        "UploadReport",
+    ),
+    "imgconv.sinks.multipart": ("MultipartSink",),
+    "imgconv.stores": ("Store",),
+    "imgconv.stores.local": ("Local",),
+    "imgconv.stores.oss": ("Oss",),
+    "imgconv.stores.s3": ("S3",),
+    "imgconv.stores.s3_ticket": ("issue_ticket", "renew_ticket"),
+    "imgconv.stores.ticket": ("Ticket",),
+    "imgconv.upload.options": ("UploadOptions",),
+    "imgconv.upload.retry": ("Backoff",),
+    "imgconv.uploads": (
+        "UnfinishedUpload",
+        "abort_uploads",
+        "unfinished_uploads",
+    ),
 }
 
 

@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
 from os import PathLike
 from time import monotonic
 from typing import TypeAlias
 
 from imgconv import native
+from imgconv.comparison import Comparison
+from imgconv.comparison import compare as compare_sources
+from imgconv.conversion import Conversion
 from imgconv.errors import OptionError, UnsupportedCombination, UsageError
-from imgconv.formats import check_size, format_class, format_names
-from imgconv.formats.base import Disk, Format, PlannedWriter, Writer
+from imgconv.formats import format_class, format_names
+from imgconv.formats.base import Format, PlannedWriter, Writer
 from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.names import of_extension
@@ -23,7 +27,9 @@ from imgconv.sinks.null import NullSink
 from imgconv.sources.base import Source
 from imgconv.sources.file import FileSource
 from imgconv.sources.probe import check_format
+from imgconv.stores import Store, scheme_of
 from imgconv.tally import Tally
+from imgconv.upload.options import UploadOptions
 from imgconv.workers import Stop, default_threads
 
 Location: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
@@ -37,7 +43,9 @@ def convert(
     source_format: str | None = None,
     identity: str | None = None,
     threads: int | None = None,
-    clobber: bool = True,
+    clobber: bool | None = None,
+    store: Store | None = None,
+    upload: UploadOptions | None = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Report:
@@ -51,7 +59,8 @@ def convert(
             object that fulfils `imgconv.sources.base.Source` (both stay the caller's to
             close).
         target: a file, which appears under its name only when it is whole and flushed;
-            "-" for standard output; a FIFO; or a block device, which takes raw only.
+            "-" for standard output; a FIFO; a block device, which takes raw only; or the
+            URL of an object, s3://bucket/key or oss://bucket/key.
         options: the output format and its options: Raw(), Vhd(), Qcow2(), Vmdk() or Vdi();
             or the name of a format. Default: what the extension of `target` stands for.
         source_format: the format of the source, "raw"; default: raw, provided that
@@ -61,6 +70,9 @@ def convert(
         threads: how many workers; the output does not depend on it. Default: the number
             of processors.
         clobber: whether an existing target may be replaced (at the end, in one moment).
+            Default: a file may, an object may not.
+        store: how to reach an object store: S3(), Oss() or another store's options.
+        upload: how to send: part size, concurrency, resuming (see UploadOptions).
         progress: called with an `imgconv.Progress` after every piece of work.
         cancelled: asked often; when it returns true, everything stops.
 
@@ -71,31 +83,32 @@ def convert(
         UsageError: it cannot be done as asked (OptionError, LimitExceeded, ...).
         SourceError: the source cannot be read, shrank or changed.
         SinkError: the target cannot be written.
+        StoreError: the object store failed or refused.
         Cancelled: `cancelled` said so.
 
-    Nothing is left of a failed conversion, except on a block device or in a pipe.
+    Nothing is left of a failed conversion, except on a block device, in a pipe, or of an
+    upload that is to be resumed.
     """
     started = monotonic()
     path = os.fsdecode(target)
     workers = _thread_count(threads)
-    with _opened(source, source_format) as (disk, format_name):
+    with _opened(source, source_format, store, cancelled) as (disk, format_name):
         output = format_for(path) if options is None else _format(options)
         _refuse_same_file(disk, path)
-        named = _identity(disk, identity)
-        writer = _make_writer(disk, output, named, path)
+        conversion = Conversion(disk, output, _identity(disk, identity), path)
+        writer = conversion.writer()
         stop, tally = Stop(cancelled), Tally(progress)
-        with open_sink(
-            path, output.name, writer.size, clobber=clobber, cancelled=stop.is_set
-        ) as sink:
+        with _open_target(conversion, clobber, store, upload, stop, tally) as sink:
             size, passes = _drive(disk, writer, sink, workers, stop, tally)
             disk.verify()
             sink.commit(size)
-        return Report(
+        report = Report(
             source=disk.name,
             source_format=format_name,
             output=path,
             format=output.name,
-            identity=named.text,
+            options=asdict(output),  # type: ignore[call-overload]
+            identity=conversion.identity.text,
             virtual_size=writer.size,
             data_bytes=tally.data,
             output_size=size,
@@ -106,6 +119,7 @@ def convert(
             seconds=monotonic() - started,
             warnings=disk.warnings,
         )
+    return report if scheme_of(path) is None else _with_upload(report, sink, store, upload)
 
 
 def measure(
@@ -114,6 +128,7 @@ def measure(
     *,
     source_format: str | None = None,
     threads: int | None = None,
+    store: Store | None = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Measurement:
@@ -124,8 +139,8 @@ def measure(
     errors are those of `convert`.
     """
     output = _format(options)
-    with _opened(source, source_format) as (disk, _):
-        writer = _make_writer(disk, output, disk.identity, STDOUT)
+    with _opened(source, source_format, store, cancelled) as (disk, _):
+        writer = Conversion(disk, output, disk.identity, STDOUT).writer()
         tally = Tally(progress)
         size = stream(
             disk,
@@ -146,15 +161,63 @@ def measure(
         )
 
 
-def open_disk(source: Location, *, source_format: str | None = None) -> GuestDisk:
-    """Open a disk image for reading; raw for now. Raises SourceError; use it with `with`."""
-    disk = FileSource(os.fsdecode(source))
+def compare(
+    first: Location | Source | GuestDisk,
+    second: Location | Source | GuestDisk,
+    *,
+    strict: bool = False,
+    source_format: str | None = None,
+    threads: int | None = None,
+    store: Store | None = None,
+    progress: Watcher | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Comparison:
+    """Compare the content of two disks, wherever they are.
+
+    If one is larger the rest of it must be zero, and with `strict` there must be no rest.
+    Both are of the `source_format`, and if in an object store, in the same `store`. Other
+    arguments and errors are those of `convert`.
+    """
+    with (
+        _opened(first, source_format, store, cancelled) as (one, _),
+        _opened(second, source_format, store, cancelled) as (other, _),
+    ):
+        found = compare_sources(
+            one,
+            other,
+            threads=_thread_count(threads),
+            stop=Stop(cancelled),
+            tally=Tally(progress),
+            strict=strict,
+        )
+        one.verify()
+        other.verify()
+        return found
+
+
+def open_disk(
+    source: Location, *, source_format: str | None = None, store: Store | None = None
+) -> GuestDisk:
+    """Open a disk image for reading; raw for now; use it with `with`.
+
+    It may be a file, a block device, or the URL of an object (s3, oss, http, https), in
+    the `store` with those options. Raises SourceError and StoreError.
+    """
+    disk = _source(os.fsdecode(source), store, None)
     try:
         check_format(disk, source_format)
     except BaseException:
         disk.close()
         raise
     return GuestDisk(disk)
+
+
+def _source(location: str, store: Store | None, cancelled: Callable[[], bool] | None) -> Source:
+    if scheme_of(location) is None:
+        return FileSource(location)
+    from imgconv.objects import open_object
+
+    return open_object(location, store, cancelled)
 
 
 def format_for(path: str) -> Format:
@@ -171,7 +234,10 @@ def format_for(path: str) -> Format:
 
 @contextmanager
 def _opened(
-    source: Location | Source | GuestDisk, source_format: str | None
+    source: Location | Source | GuestDisk,
+    source_format: str | None,
+    store: Store | None,
+    cancelled: Callable[[], bool] | None,
 ) -> Iterator[tuple[Source, str]]:
     """Open a path, check its format, and close it; what is open already passes through."""
     if isinstance(source, GuestDisk):
@@ -179,7 +245,7 @@ def _opened(
     if not isinstance(source, (str, bytes, PathLike)):
         yield source, "raw"
         return
-    disk = FileSource(os.fsdecode(source))
+    disk = _source(os.fsdecode(source), store, cancelled)
     try:
         yield disk, check_format(disk, source_format)
     finally:
@@ -202,10 +268,48 @@ def _identity(disk: Source, text: str | None) -> Identity:
     return Identity(text)
 
 
-def _make_writer(disk: Source, output: Format, identity: Identity, path: str) -> Writer:
-    check_size(output, disk.size)
-    name = f"disk.{output.name}" if is_stdout(path) else os.path.basename(path)
-    return output.writer(Disk(disk.size, identity, name))
+def _open_target(
+    conversion: Conversion,
+    clobber: bool | None,
+    store: Store | None,
+    upload: UploadOptions | None,
+    stop: Stop,
+    tally: Tally,
+) -> AbstractContextManager[Sink]:
+    """Open the sink for a path or a URL; what exists is replaced if that is a file."""
+    if scheme_of(conversion.target) is None:
+        return open_sink(
+            conversion.target,
+            conversion.output.name,
+            conversion.writer().size,
+            clobber=clobber is not False,
+            cancelled=stop.is_set,
+        )
+    from imgconv.objects import open_object_sink  # what it imports takes time
+
+    return open_object_sink(
+        conversion,
+        store=store,
+        options=upload or UploadOptions(),
+        exclusive=not clobber,
+        cancelled=stop.is_set,
+        tally=tally,
+    )
+
+
+def _with_upload(
+    report: Report, sink: Sink, store: Store | None, upload: UploadOptions | None
+) -> Report:
+    """Complete the report of an upload, and store it if that is wanted."""
+    from imgconv.objects import store_receipt, upload_report
+
+    found = upload_report(sink)
+    left = found.warnings if found else ()
+    report = replace(report, upload=found, warnings=(*report.warnings, *left))
+    if upload is None or not upload.store_receipt:
+        return report
+    warning = store_receipt(report, store)
+    return replace(report, warnings=(*report.warnings, warning)) if warning else report
 
 
 def _drive(

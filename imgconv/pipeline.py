@@ -9,6 +9,7 @@ threads times a batch, whatever the size of the disk.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,15 +19,17 @@ from imgconv.deliver import deliver
 from imgconv.encode import encode
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
 from imgconv.layout import Layout, LayoutBuilder
+from imgconv.ranges import Ranges
 from imgconv.render import render
 from imgconv.scan import Found, scan
-from imgconv.segments import Segments, Zeros
+from imgconv.segments import ZEROS, Segments, Zeros
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
 from imgconv.tally import Tally
-from imgconv.units import KiB
+from imgconv.units import KiB, MiB
 from imgconv.workers import Stop, Turn, run
 
+LONG = MiB  # zeros, to be worth noting in an outline
 GRANULE = 4 * KiB  # how finely zeros are told from data where the unit is coarser
 
 
@@ -109,6 +112,48 @@ def stream(
     state.append(writer.finish())
     state.patch_head()
     return state.at
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """What metadata tell of an output: the most bytes it can have, and of one that will
+    have exactly those, where long stretches will be nothing but zeros."""
+
+    bound: int
+    zeros: Ranges
+
+
+def outline(source: Source, writer: Writer) -> Outline:
+    """Find out what can be known without reading data; uses up the writer.
+
+    Content can only turn data into zeros. In an output that stores nothing for zeros what
+    follows then moves up, so there its own zeros are of no moment; there are few.
+    """
+    extents = (group.aligned(writer.unit, source.size) for group in source.extents())
+    if isinstance(writer, EncodingWriter):
+        unit = writer.unit
+        count = sum(int((-(-group.length // unit)).sum()) for group in extents)
+        return Outline(writer.bound(count), Ranges.of([]))
+    at, zeros = writer.head_size, []
+    for segments in _placed(source, writer, extents):
+        ends = at + np.cumsum(segments.length)
+        long = (segments.kind == ZEROS) & (segments.length >= LONG)
+        zeros.append(Ranges(ends - segments.length, ends).where(long))
+        at += segments.size
+    return Outline(at, Ranges.concat(zeros).merged())
+
+
+def _placed(
+    source: Source, writer: PlannedWriter, extents: Iterator[Ranges]
+) -> Iterator[Segments]:
+    """Yield all segments but the head, with extents for runs."""
+    yield from writer.begin()
+    at = 0
+    for group in extents:
+        runs = group.window(at, source.size)  # groups may share the unit they meet in
+        yield writer.place(runs)
+        at = int(runs.stop[-1]) if len(runs) else at
+    yield from writer.finish()
 
 
 def plan(

@@ -2,10 +2,10 @@
 
 from typing import Literal, TypeAlias
 
-from imgconv.progress import Progress, Watcher
+from imgconv.progress import Counters, Progress, Watcher
 from imgconv.workers import Lock
 
-Phase: TypeAlias = Literal["scan", "convert", "emit"]
+Phase: TypeAlias = Literal["scan", "convert", "emit", "compare"]
 
 
 class Tally:
@@ -18,6 +18,7 @@ class Tally:
         self._total = self._done = 0
         self.data = 0
         self.written = 0
+        self._uploaded = Counters()
 
     def begin(self, phase: Phase, total: int) -> None:
         """Start counting `total` bytes of a phase."""
@@ -33,8 +34,25 @@ class Tally:
             self.written += written
             self._tell()
 
+    def uploaded(self, counters: Counters) -> None:
+        """Note how far an upload is."""
+        with self._lock:
+            self._uploaded = counters
+            self._tell()
+
     def _tell(self) -> None:
-        if self._watcher is not None:
-            self._watcher(
-                Progress(self._phase, self._done, self._total, self.data, self.written)
+        if self._watcher is None:
+            return
+        upload = self._uploaded
+        self._watcher(
+            Progress(
+                self._phase,
+                self._done,
+                self._total,
+                self.data,
+                self.written,
+                upload.wire,
+                upload.parts,
+                upload.retries,
             )
+        )

@@ -14,8 +14,10 @@ from imgconv.errors import WriteFailed
 from imgconv.units import format_size
 
 if TYPE_CHECKING:
+    from imgconv.comparison import Comparison
     from imgconv.progress import Progress
     from imgconv.report import Measurement, Report
+    from imgconv.uploads import UnfinishedUpload
 
 _JSON_SECONDS = 0.5
 
@@ -122,6 +124,11 @@ def progress_bar() -> "tuple[Callable[[Progress], None], Close]":
                 file=_Unheard(sys.stderr),
                 leave=False,
             )
+        if now.parts or now.wire:
+            note = f"wire {format_size(now.wire)}, {now.parts} parts"
+            bar.set_postfix_str(
+                note + (f", {now.retries} retries" if now.retries else ""), False
+            )
         bar.update(now.done - bar.n)
 
     def close() -> None:
@@ -146,15 +153,48 @@ def progress_lines() -> "tuple[Callable[[Progress], None], Close]":
 
 
 def report_text(report: "Report") -> str:
-    """Sum up a conversion: virtual, data and written bytes apart."""
+    """Sum up a conversion: virtual, data and written or sent bytes apart."""
     rate = report.virtual_size / max(report.seconds, 1e-9)
     return (
         f"{report.output}: {report.format}, virtual {format_size(report.virtual_size)}, "
         f"data {format_size(report.data_bytes)}, "
-        f"written {format_size(report.written_bytes)}, "
-        f"file {format_size(report.output_size)}; "
+        f"{_delivery_text(report)}; "
         f"{report.seconds:.2f} s ({format_size(rate)}/s of disk)"
     )
+
+
+def _delivery_text(report: "Report") -> str:
+    size = format_size(report.output_size)
+    upload = report.upload
+    if upload is None:
+        return f"written {format_size(report.written_bytes)}, file {size}"
+    counts = {
+        "parts": len(upload.parts),
+        "kept": upload.kept_parts,
+        "copied": upload.copied_parts,
+        "retries": upload.retries,
+    }
+    told = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return (
+        f"sent {format_size(upload.wire_bytes)}, object {size} ({told}), "
+        f"{upload.checksum} {upload.crc}"
+    )
+
+
+def comparison_text(found: "Comparison") -> str:
+    """Say whether two disks are the same, in the words of qemu-img."""
+    if found.identical:
+        return "Images are identical."
+    if found.first_difference is None:
+        return f"Sizes differ: {found.first_size} and {found.second_size} bytes."
+    return f"Content mismatch at offset {found.first_difference}!"
+
+
+def upload_line(upload: "UnfinishedUpload") -> str:
+    """Describe an unfinished upload: age, what it holds, where."""
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(upload.started))
+    held = f"{upload.parts} parts, {format_size(upload.size)}"
+    return f"{began}  {held:>24}  {upload.url}  {upload.id}"
 
 
 def measurement_lines(measured: "Measurement") -> list[str]:

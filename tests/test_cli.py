@@ -62,7 +62,8 @@ def test_progress_as_json_lines(tmp_path: Path, raw: Path) -> None:
     done = imgconv(raw, tmp_path / "o.qcow2", "--json", "-p")
     lines = [json.loads(line)["progress"] for line in done.stderr.splitlines()]
     assert lines[-1]["done"] == lines[-1]["total"] == 9 * MiB
-    assert set(lines[0]) == {"phase", "done", "total", "data", "written"}
+    counts = {"done", "total", "data", "written", "wire", "parts", "retries"}
+    assert set(lines[0]) == {"phase", *counts}
     assert json.loads(done.stdout)["format"] == "qcow2"
 
 
@@ -142,6 +143,20 @@ def test_wrong_use_is_one_line(
     assert_one_line_error(imgconv(*arguments, cwd=tmp_path), *words, status=status)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "there.raw").read_bytes() == b"old"
+
+
+def test_compare(tmp_path: Path, raw: Path) -> None:
+    other = tmp_path / "other.raw"
+    other.write_bytes(raw.read_bytes() + bytes(MiB))
+    done = imgconv("compare", raw, other)
+    assert (done.returncode, done.stdout) == (0, "Images are identical.\n")
+    strict = imgconv("compare", "-s", raw, other)
+    assert (strict.returncode, "Sizes differ" in strict.stdout) == (1, True)
+    other.write_bytes(bytes(MiB))
+    done = imgconv("compare", raw, other, "--json")
+    assert (done.returncode, json.loads(done.stdout)["first_difference"]) == (1, 0)
+    assert (imgconv("compare", raw, other, "-q").returncode) == 1
+    assert_one_line_error(imgconv("compare", raw, tmp_path / "no.raw"), "no.raw", status=2)
 
 
 def test_an_unreadable_file(tmp_path: Path, raw: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from imgconv.errors import ImgconvError
 from imgconv.formats import format_class, format_names
-from imgconv.formats.options import describe_options
+from imgconv.options import describe_options
+from imgconv.stores import TABLE as STORES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +43,12 @@ def test_readme_lists_every_format_with_every_option() -> None:
         assert f"`{name}`" in README
         for accepts, _, _ in describe_options(format_class(name)):
             assert accepts.partition("=")[0] in README
+
+
+def test_every_kind_of_store_is_documented() -> None:
+    text = (ROOT / "docs" / "exporting.md").read_text()
+    for scheme in STORES:
+        assert f"`{scheme}://" in text
 
 
 def tree(kind: type[ImgconvError]) -> list[type[ImgconvError]]:

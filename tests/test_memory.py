@@ -1,6 +1,7 @@
 """A 1 TiB disk with 0.5 GiB of data converts within 256 MiB, and measure knew the size."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import disks
 from support.cli import COMMAND
+from support.seaweed import BUCKET, Seaweed
 
 from imgconv.units import KiB, MiB, TiB
 
@@ -30,10 +32,11 @@ sys.exit(done.returncode)
 """
 
 
-def run(*arguments: str | Path) -> tuple[bytes, int]:
+def run(*arguments: str | Path, **environment: str) -> tuple[bytes, int]:
     """Run the command; return what it printed and its peak memory in bytes."""
     command = [sys.executable, "-c", BETWEEN, *COMMAND, *arguments]
-    done = subprocess.run(command, capture_output=True, check=True)
+    surroundings = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, check=True, env=surroundings)
     return done.stdout, int(done.stderr) * 1024
 
 
@@ -48,6 +51,15 @@ def test_a_terabyte(tmp_path: Path, raw: Path, name: str) -> None:
     # Each island needs at least a page of some table of its own, two with vmdk.
     assert out.stat().st_blocks * 512 < 680 * MiB
     out.unlink()
+
+
+@pytest.mark.parametrize("name", ["qcow2", "vmdk", "vdi"])
+def test_a_terabyte_to_a_store(raw: Path, seaweed: Seaweed, name: str) -> None:
+    """A large share of them waits for the store, which is slower than the disk."""
+    url = f"s3://{BUCKET}/memory.{name}"
+    options = ["--endpoint-url", seaweed.endpoint_url, "--overwrite", "-q"]
+    _, peak = run(raw, url, *options, **seaweed.environment)
+    assert peak < 256 * MiB
 
 
 def test_a_terabyte_to_a_pipe(raw: Path) -> None:

@@ -42,7 +42,7 @@ def disks(draw: st.DrawFn) -> engine.MemorySource:
 
 @given(disks(), st.sampled_from(PLANNED), st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
-def test_plan_one_pass_append_and_windows_agree(
+def test_plan_one_pass_upload_and_windows_agree(
     disk: engine.MemorySource, variant: str, rng: random.Random
 ) -> None:
     options = VARIANTS[variant]
@@ -50,7 +50,7 @@ def test_plan_one_pass_append_and_windows_agree(
     layout = engine.planned(disk, options)
     assert layout.size == len(direct)
     assert engine.emitted(disk, layout) == direct
-    assert engine.appended(disk, options) == direct
+    assert engine.uploaded(disk, options) == direct
     for _ in range(5):
         start = rng.randrange(layout.size)
         window = bytearray(rng.randrange(1, min(layout.size - start, MiB) + 1))
