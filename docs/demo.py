@@ -59,6 +59,17 @@ def main() -> None:
         size = format_size(report.output_size)
         told = verdict(raw, path, options.name)
         print(f"{name:20} {size:>12} {on_disk:>11} {report.seconds:6.2f}s  {told}")
+    show_upload(raw)
+
+
+def show_upload(raw: Path) -> None:
+    """Into a store, in parts; a folder is the one that needs no account."""
+    url = f"file://{FOLDER.absolute()}/uploaded.qcow2"
+    report = imgconv.convert(raw, url, clobber=True)
+    assert report.upload is not None
+    parts, sent = len(report.upload.parts), format_size(report.upload.wire_bytes)
+    print(f"\n{url}\n  {parts} parts, sent {sent}, CRC-64/NVME {report.upload.crc}")
+    print(f"  {verdict(raw, FOLDER / 'uploaded.qcow2', 'qcow2')}")
 
 
 if __name__ == "__main__":
