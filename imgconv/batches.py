@@ -9,6 +9,7 @@ from imgconv.ranges import Ranges
 from imgconv.units import MiB
 
 CAPACITY = 4 * MiB  # guest data per batch, unless a unit is larger
+AHEAD = 64 * MiB  # guest data that all workers together may have read
 MAX_EXTENTS = 4096  # and extents, so that tiny ones do not make a batch endless
 
 
@@ -26,12 +27,32 @@ class Batch:
     extents: Ranges
 
 
+class Pace:
+    """How many bytes of extents a batch may have: `least`, and up to `most` among zeros.
+
+    Zeros are forgotten as they are read, so that long batches of them cost no memory and
+    save what every batch takes beside the reading. Any thread may tell what was found: it
+    is of no consequence for the output how a disk is cut.
+    """
+
+    def __init__(self, unit: int, threads: int):
+        self.least = batch_capacity(unit)
+        self.most = max(self.least, AHEAD // threads)
+        self.capacity = self.least
+
+    def note(self, data: Ranges) -> None:
+        """Learn what a batch had in it."""
+        self.capacity = self.least if len(data) else min(2 * self.capacity, self.most)
+
+
 def batch_capacity(unit: int) -> int:
-    """Return the most bytes of guest data that a batch holds."""
+    """Return how many bytes of guest data a batch should hold."""
     return max(CAPACITY, 2 * unit)
 
 
-def batches(groups: Iterable[Ranges], size: int, unit: int, granule: int) -> Iterator[Batch]:
+def batches(
+    groups: Iterable[Ranges], size: int, unit: int, granule: int, pace: Pace
+) -> Iterator[Batch]:
     """Cut the extents of a disk of `size` bytes into batches.
 
     Extents are widened to multiples of `granule`, which divides `unit`; cuts are at
@@ -40,18 +61,17 @@ def batches(groups: Iterable[Ranges], size: int, unit: int, granule: int) -> Ite
     at, pending = 0, Ranges.of([])
     for group in groups:
         pending = Ranges.concat([pending, group.aligned(granule, size)]).merged()
-        while (cut := _cut(pending, unit)) is not None:
+        while (cut := _cut(pending, unit, pace.capacity)) is not None:
             yield Batch(at, cut, pending.window(at, cut))
             at, pending = cut, pending.window(cut, size)
     yield Batch(at, size, pending)
 
 
-def _cut(pending: Ranges, unit: int) -> int | None:
+def _cut(pending: Ranges, unit: int, capacity: int) -> int | None:
     """Return where the first full batch of the extents ends, None when they fill none.
 
     It holds at least one whole unit, because a batch has room for two.
     """
-    capacity = batch_capacity(unit)
     filled = np.cumsum(pending.length)
     last = min(int(np.searchsorted(filled, capacity, side="right")), MAX_EXTENTS)
     if last >= len(pending):

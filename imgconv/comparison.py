@@ -9,7 +9,7 @@ from itertools import takewhile
 import numpy as np
 import numpy.typing as npt
 
-from imgconv.batches import batch_capacity, batches
+from imgconv.batches import Pace, batch_capacity, batches
 from imgconv.errors import ImgconvError
 from imgconv.native import is_zero
 from imgconv.ranges import Column, Ranges
@@ -105,7 +105,7 @@ class _Extents:
 
 def _tasks(first: Source, second: Source, size: int) -> Iterator[_Task]:
     a, b = _Extents(first), _Extents(second)
-    for batch in batches(_union(a, b, size), size, 1, 1):
+    for batch in batches(_union(a, b, size), size, 1, 1, Pace(1, 1)):
         start, stop = batch.start, batch.stop
         yield _Task(start, stop, a.take(start, stop), b.take(start, stop))
 

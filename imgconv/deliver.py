@@ -1,19 +1,18 @@
-"""From placed segments to calls on a sink: bytes where there are some, zeros elsewhere."""
+"""From placed segments to a stretch for a sink: bytes where there are some, zeros elsewhere."""
 
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from imgconv.found import Found
 from imgconv.native import data_runs
-from imgconv.ranges import Ranges, overlaps
-from imgconv.scan import Found
-from imgconv.segments import DATA, META, Meta, Segments
+from imgconv.ranges import Column, Ranges, overlaps
+from imgconv.segments import DATA, META, Segments
 from imgconv.sinks.base import Sink
+from imgconv.stretch import Stretch
 from imgconv.units import KiB
 
 PAGE = 4 * KiB  # long metadata is written by the page, so that empty tables stay holes
-
-Pieces: TypeAlias = list[tuple[int, memoryview]]
 
 
 def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) -> int:
@@ -24,59 +23,65 @@ def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) ->
     if not len(segments):
         return 0
     starts = offset + np.cumsum(segments.length) - segments.length
-    pieces = _meta_pieces(segments, starts)
+    pieces = _Pieces()
     if found is not None:
-        pieces += _data_pieces(segments, starts, found)
-        pieces.sort(key=lambda piece: piece[0])
-    at, group = offset, list[memoryview]()
-    for start, view in pieces:
-        if start > at:
-            _write(sink, at, group)
-            sink.zeros(at, start - at)
-            at, group = start, []
-        group.append(view)
-        at += len(view)
-    _write(sink, at, group)
-    if at < offset + segments.size:
-        sink.zeros(at, offset + segments.size - at)
-    return sum(len(view) for _, view in pieces)
+        _add_data(pieces, segments, starts, found)
+    _add_metadata(pieces, segments, starts)
+    stretch = pieces.stretch(offset, segments.size)
+    sink.put(stretch)
+    return stretch.written
 
 
-def _write(sink: Sink, end: int, group: list[memoryview]) -> None:
-    """Write the buffers, if any, that end at `end`."""
-    if group:
-        sink.write(end - sum(map(len, group)), group)
+@dataclass(slots=True)
+class _Pieces:
+    """Pieces as they are collected: columns, one set of them for each content."""
+
+    contents: list[memoryview] = field(default_factory=list)
+    columns: list[tuple[Column, Column, Column]] = field(default_factory=list)
+
+    def add(self, content: memoryview, at: Column, size: Column, where: Column) -> None:
+        """Add pieces of one content: where they go, their sizes, where they are in it."""
+        self.contents.append(content)
+        self.columns.append((at, size, where))
+
+    def stretch(self, offset: int, length: int) -> Stretch:
+        """Put the pieces in order."""
+        if not self.contents:
+            return Stretch.zeros(offset, length)
+        counts = [len(at) for at, _, _ in self.columns]
+        origin = np.repeat(np.arange(len(counts)), counts)
+        at, size, where = (np.concatenate(column) for column in zip(*self.columns, strict=True))
+        if len(counts) > 1:
+            order = np.argsort(at, kind="stable")
+            at, size, where, origin = at[order], size[order], where[order], origin[order]
+        return Stretch(offset, length, at, size, where, origin, tuple(self.contents))
 
 
-def _data_pieces(segments: Segments, starts: np.ndarray, found: Found) -> Pieces:
+def _add_data(pieces: _Pieces, segments: Segments, starts: Column, found: Found) -> None:
     """Where each stretch of found data goes."""
     rows = segments.kind == DATA
     wanted = Ranges(segments.ref[rows], segments.ref[rows] + segments.length[rows])
     in_found, in_wanted, shared = overlaps(found.data, wanted)
-    target = starts[rows][in_wanted] + shared.start - wanted.start[in_wanted]
-    low = found.where[in_found] + shared.start - found.data.start[in_found]
-    high = low + shared.length
-    return [
-        (at, found.buffer[i:j])
-        for at, i, j in zip(target.tolist(), low.tolist(), high.tolist(), strict=True)
-    ]
+    at = starts[rows][in_wanted] + shared.start - wanted.start[in_wanted]
+    where = found.where[in_found] + shared.start - found.data.start[in_found]
+    pieces.add(found.buffer, at, shared.length, where)
 
 
-def _meta_pieces(segments: Segments, starts: np.ndarray) -> Pieces:
+def _add_metadata(pieces: _Pieces, segments: Segments, starts: Column) -> None:
     """Metadata, rendered once however often it is referred to, empty pages left out."""
-    rows = segments.kind == META
-    rendered: dict[int, Pieces] = {}
-    pieces: Pieces = []
-    for at, ref in zip(starts[rows].tolist(), segments.ref[rows].tolist(), strict=True):
-        if ref not in rendered:
-            rendered[ref] = _pages(segments.metas[ref])
-        pieces += [(at + low, view) for low, view in rendered[ref]]
-    return pieces
-
-
-def _pages(meta: Meta) -> Pieces:
-    content = memoryview(meta.render())
-    assert len(content) == meta.length
-    if meta.length <= PAGE:
-        return [(0, content)]
-    return [(low, content[low:high]) for low, high in data_runs(content, PAGE)]
+    rows = np.flatnonzero(segments.kind == META)
+    refs = segments.ref[rows]
+    for ref in dict.fromkeys(refs.tolist()):
+        meta = segments.metas[ref]
+        content = memoryview(meta.render())
+        assert len(content) == meta.length
+        used = Ranges.single(0, len(content))
+        if meta.length > PAGE:
+            used = data_runs(content, PAGE)
+        places = starts[rows[refs == ref]]
+        pieces.add(
+            content,
+            np.add.outer(places, used.start).ravel(),
+            np.tile(used.length, len(places)),
+            np.tile(used.start, len(places)),
+        )

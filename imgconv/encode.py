@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgconv.formats.base import EncodingWriter
+from imgconv.found import Found
 from imgconv.ranges import Column, Ranges
-from imgconv.scan import Found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -87,5 +87,5 @@ def _cut(segment: Segment, low: int, high: int) -> Segment:
             return Zeros(high - low)
 
 
-def _render_part(meta: Meta, low: int, high: int) -> bytes:
+def _render_part(meta: Meta, low: int, high: int) -> bytes | memoryview:
     return meta.render()[low:high]

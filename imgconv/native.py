@@ -1,7 +1,7 @@
-"""The compiled leaf functions: zero detection and checksums.
+"""The compiled leaf functions: zero detection, checksums, and file access by the batch.
 
-The only importer of `imgconv._native`. Each call crosses into C once per buffer and
-releases the interpreter lock while it runs.
+The only importer of `imgconv._native`. Each call crosses into C once per buffer or batch
+and releases the interpreter lock while it runs.
 
 A kernel is a named set of implementations for one instruction set; all give the same
 results. The best one that this machine runs is used, unless the environment variable
@@ -11,14 +11,17 @@ because a test or a benchmark that silently fell back has measured something els
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from imgconv._native import ffi, lib
 from imgconv.errors import KernelUnavailable
+from imgconv.found import Found
 from imgconv.ranges import Ranges
+from imgconv.stretch import Stretch
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -97,6 +100,84 @@ def data_runs(buffer: Buffer, granule: int) -> Ranges:
         ffi.from_buffer("int64_t[]", stops),
     )
     return Ranges(starts[:count], stops[:count])
+
+
+class FileFailed(OSError):
+    """The system refused to read or write a file at `offset`."""
+
+    def __init__(self, code: int, offset: int):
+        self.reason, self.offset = os.strerror(code), offset
+        super().__init__(code, self.reason)
+
+
+class FileEnded(Exception):
+    """A file ended at `offset`, before the length it should have."""
+
+    def __init__(self, offset: int):
+        super().__init__(offset)
+        self.offset = offset
+
+
+def file_extents(
+    fd: int, at: int, length: int, *, room: int, volume: int
+) -> tuple[Ranges, int]:
+    """Walk the data ranges of a file of `length` bytes from `at` on.
+
+    Ends when there are `room` of them, or `volume` bytes in them, or at the end; returns
+    them and how far they reach. Raises FileFailed.
+    """
+    found, reach = np.empty((2, room), dtype=np.int64), ffi.new("struct ic_reach *")
+    reach.at = at
+    starts, stops = _columns(found)
+    _check(lib.ic_file_extents(fd, length, volume, room, starts, stops, reach), reach.at)
+    return Ranges(found[0, : reach.count], found[1, : reach.count]), reach.at
+
+
+def read_runs(fd: int, length: int, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+    """Read extents of a file and find their granules that hold a nonzero byte.
+
+    Extents begin at multiples of `granule` bytes, and all of them fit in `buffer`; behind
+    the file's `length` there are zeros. Raises FileFailed, and FileEnded before `length`.
+    """
+    bounds = np.stack((extents.start, extents.stop))
+    total = extents.total
+    assert total <= len(buffer)
+    found = np.empty((3, total // granule // 2 + len(extents) + 1), dtype=np.int64)
+    reach = ffi.new("struct ic_reach *")
+    counts = fd, length, granule, len(extents)
+    with ffi.from_buffer(buffer) as room:  # not held by the traceback of an error
+        code = lib.ic_read_runs(
+            _KERNEL, *counts, *_columns(bounds), room, *_columns(found), reach
+        )
+    _check(code, reach.at)
+    starts, stops, where = found[:, : reach.count]
+    return Found(Ranges(starts, stops), where, buffer)
+
+
+def write_pieces(fd: int, stretch: Stretch) -> None:
+    """Write all pieces of a stretch to a file, at their offsets; raises FileFailed."""
+    reach = ffi.new("struct ic_reach *")
+    with ExitStack() as held:
+        pins = [held.enter_context(ffi.from_buffer(view)) for view in stretch.contents]
+        bases = np.array([int(ffi.cast("uintptr_t", pin)) for pin in pins], dtype=np.int64)
+        pieces = np.stack((stretch.at, stretch.size, bases[stretch.origin] + stretch.where))
+        at, size, address = _columns(pieces)
+        address = ffi.cast("uint64_t *", address)
+        code = lib.ic_write_pieces(fd, len(stretch.at), at, size, address, reach)
+    _check(code, reach.at)
+
+
+def _columns(table: np.ndarray) -> list[Any]:
+    """Pointers to the rows of a table."""
+    first = ffi.from_buffer("int64_t[]", table)
+    return [first + row * table.shape[1] for row in range(len(table))]
+
+
+def _check(code: int, offset: int) -> None:
+    if code == lib.IC_END_OF_FILE:
+        raise FileEnded(offset)
+    if code:
+        raise FileFailed(code, offset)
 
 
 @dataclass(frozen=True, slots=True)

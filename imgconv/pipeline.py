@@ -14,17 +14,19 @@ from functools import partial
 
 import numpy as np
 
-from imgconv.batches import CAPACITY, Batch, batch_capacity, batches
+from imgconv.batches import CAPACITY, Batch, Pace, batches
 from imgconv.deliver import deliver
 from imgconv.encode import encode
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
+from imgconv.found import Found
 from imgconv.layout import Layout, LayoutBuilder
 from imgconv.ranges import Ranges
 from imgconv.render import render
-from imgconv.scan import Found, scan
+from imgconv.scan import scanner
 from imgconv.segments import ZEROS, Segments, Zeros
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
+from imgconv.stretch import Stretch
 from imgconv.tally import Tally
 from imgconv.units import KiB, MiB
 from imgconv.workers import Stop, Turn, run
@@ -38,8 +40,8 @@ def _granule(writer: Writer) -> int:
     return writer.unit if isinstance(writer, EncodingWriter) else min(writer.unit, GRANULE)
 
 
-def _batches(source: Source, writer: Writer) -> Iterator[Batch]:
-    return batches(source.extents(), source.size, writer.unit, _granule(writer))
+def _batches(source: Source, writer: Writer, pace: Pace) -> Iterator[Batch]:
+    return batches(source.extents(), source.size, writer.unit, _granule(writer), pace)
 
 
 def _buffer(size: int) -> memoryview:
@@ -49,25 +51,28 @@ def _buffer(size: int) -> memoryview:
 class _Stream:
     """The state of a one-pass conversion: how far the output has been placed."""
 
-    def __init__(self, source: Source, writer: Writer, sink: Sink, tally: Tally):
+    def __init__(self, source: Source, writer: Writer, sink: Sink, tally: Tally, pace: Pace):
         self._source, self._writer = source, writer
         self._sink, self._tally = sink, tally
-        self._granule = _granule(writer)
+        self._scan, self._granule, self._pace = scanner(source), _granule(writer), pace
         self.at = writer.head_size
 
     def make_worker(self) -> Callable[[Batch, Turn], None]:
-        return partial(self._convert, _buffer(batch_capacity(self._writer.unit)))
+        return partial(self._convert, _buffer(self._pace.most))
 
     def _convert(self, buffer: memoryview, batch: Batch, turn: Turn) -> None:
-        found = scan(self._source, batch, buffer, self._granule)
+        found = self._scan(batch.extents, self._granule, buffer)
+        self._pace.note(found.data)
+        written = self._place(found, turn) if len(found.data) else 0
+        self._tally.advance(batch.stop - batch.start, data=found.data.total, written=written)
+
+    def _place(self, found: Found, turn: Turn) -> int:
         place, payload = self._prepare(found)
         with turn:
             segments, offset = self._reserve(place())
             if not self._sink.parallel:
-                written = deliver(self._sink, offset, segments, payload)
-        if self._sink.parallel:
-            written = deliver(self._sink, offset, segments, payload)
-        self._tally.advance(batch.stop - batch.start, data=found.data.total, written=written)
+                return deliver(self._sink, offset, segments, payload)
+        return deliver(self._sink, offset, segments, payload)
 
     def _prepare(self, found: Found) -> tuple[Callable[[], Segments], Found]:
         """Do what needs no turn; return what does, and the bytes it will place."""
@@ -106,9 +111,10 @@ def stream(
     The sink must take a late head unless the writer has none.
     """
     tally.begin("convert", source.size)
-    state = _Stream(source, writer, sink, tally)
+    pace = Pace(writer.unit, threads)
+    state = _Stream(source, writer, sink, tally, pace)
     state.append(writer.begin())
-    run(_batches(source, writer), state.make_worker, threads=threads, stop=stop)
+    run(_batches(source, writer, pace), state.make_worker, threads=threads, stop=stop)
     state.append(writer.finish())
     state.patch_head()
     return state.at
@@ -164,19 +170,20 @@ def plan(
     body = LayoutBuilder()
     for part in writer.begin():
         body.append(part)
-    granule = _granule(writer)
+    scan, granule, pace = scanner(source), _granule(writer), Pace(writer.unit, threads)
 
     def place(buffer: memoryview, batch: Batch, turn: Turn) -> None:
-        found = scan(source, batch, buffer, granule)
+        found = scan(batch.extents, granule, buffer)
+        pace.note(found.data)
         runs = found.data.aligned(writer.unit, source.size)
         with turn:
             body.append(writer.place(runs))
         tally.advance(batch.stop - batch.start, data=found.data.total)
 
     def make_worker() -> Callable[[Batch, Turn], None]:
-        return partial(place, _buffer(batch_capacity(writer.unit)))
+        return partial(place, _buffer(pace.most))
 
-    run(_batches(source, writer), make_worker, threads=threads, stop=stop)
+    run(_batches(source, writer, pace), make_worker, threads=threads, stop=stop)
     for part in writer.finish():
         body.append(part)
     return body.build(head=writer.head())
@@ -196,10 +203,7 @@ def emit(
         if not empty:
             render(layout, source, offset, content)
         with turn:
-            if empty:
-                sink.zeros(offset, length)
-            else:
-                sink.write(offset, [content])
+            sink.put(Stretch.zeros(offset, length) if empty else Stretch.of(offset, [content]))
         tally.advance(length, written=length)
 
     run(

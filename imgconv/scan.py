@@ -1,34 +1,47 @@
 """Reading a batch and finding what in it is not zero."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
-from imgconv.batches import Batch
+from imgconv.found import Found
 from imgconv.native import data_runs
-from imgconv.ranges import Column, Ranges, overlaps
-from imgconv.sources.base import Source
+from imgconv.ranges import Ranges
+from imgconv.sources.base import ScanningSource, Source
+from imgconv.units import MiB
+
+PIECE = MiB  # read at once; of nothing but zeros, it is forgotten at once
+
+Scan: TypeAlias = Callable[[Ranges, int, memoryview], Found]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """The data of a batch: guest ranges, and where in `buffer` the bytes of each begin."""
+def scanner(source: Source) -> Scan:
+    """Return what reads extents into a buffer and finds their nonzero granules.
 
-    data: Ranges
-    where: Column
-    buffer: memoryview
+    Takes the extents, multiples of a granule but for the end of the disk, the granule in
+    bytes, and a buffer with room for them all. A source may have its own way.
+    """
+    if isinstance(source, ScanningSource):
+        return source.read_runs
+    return partial(_read_runs, source)
 
 
-def scan(source: Source, batch: Batch, buffer: memoryview, granule: int) -> Found:
-    """Read a batch's extents back to back into `buffer` and find their nonzero granules."""
-    extents = batch.extents
-    ends = np.cumsum(extents.length)
-    packed = Ranges(ends - extents.length, ends)
-    for (start, _), (low, high) in zip(extents, packed, strict=True):
-        source.read_into(start, buffer[low:high])
-    used = buffer[: extents.total]
-    runs = data_runs(used, granule)
-    # A run may cross from one extent into the next, which are neighbours only here.
-    owner, _, where = overlaps(packed, runs)
-    shift = extents.start[owner] - packed.start[owner]
-    return Found(Ranges(where.start + shift, where.stop + shift), where.start, used)
+def _read_runs(source: Source, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+    used, data, where = 0, list[Ranges](), [np.empty(0, dtype=np.int64)]
+    for start, stop in _pieces(extents, max(PIECE // granule, 1) * granule):
+        content = buffer[used : used + stop - start]
+        source.read_into(start, content)
+        runs = data_runs(content, granule)
+        if len(runs):
+            data.append(Ranges(runs.start + start, runs.stop + start))
+            where.append(runs.start + used)
+            used += stop - start
+    return Found(Ranges.concat(data), np.concatenate(where), buffer)
+
+
+def _pieces(extents: Ranges, step: int) -> Iterator[tuple[int, int]]:
+    for start, stop in extents:
+        for at in range(start, stop, step):
+            yield at, min(at + step, stop)

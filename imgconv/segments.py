@@ -29,7 +29,7 @@ class Meta:
     """
 
     length: int
-    render: Callable[[], bytes]
+    render: Callable[[], bytes | memoryview]
 
     @classmethod
     def of(cls, content: bytes) -> "Meta":

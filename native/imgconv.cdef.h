@@ -11,3 +11,17 @@ enum { IC_CRC32C, IC_CRC64_XZ, IC_CRC64_NVME, ... };
 uint64_t ic_crc_update(int kernel, int crc_id, uint64_t crc, const uint8_t *p, size_t n);
 uint64_t ic_crc_combine(int crc_id, uint64_t crc_a, uint64_t crc_b, uint64_t length_b);
 uint64_t ic_crc_zeros(int crc_id, uint64_t crc, uint64_t n);
+
+enum { IC_END_OF_FILE, ... };
+struct ic_reach {
+    int64_t count;
+    int64_t at;
+};
+int ic_file_extents(int fd, int64_t length, int64_t volume, size_t room, int64_t *starts,
+                    int64_t *stops, struct ic_reach *reach);
+int ic_read_runs(int kernel, int fd, int64_t length, size_t granule, size_t ranges,
+                 const int64_t *starts, const int64_t *stops, uint8_t *buffer,
+                 int64_t *run_starts, int64_t *run_stops, int64_t *wheres,
+                 struct ic_reach *reach);
+int ic_write_pieces(int fd, size_t pieces, const int64_t *ats, const int64_t *sizes,
+                    const uint64_t *addresses, struct ic_reach *reach);

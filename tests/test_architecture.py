@@ -15,7 +15,8 @@ PACKAGE = Path(imgconv.__file__).parent
 LAYERS = [
     {"version", "errors", "units", "names", "identity", "progress"},
     {"ranges", "options", "workers", "body", "report"},
-    {"segments", "native", "objectstore"},
+    {"found", "stretch", "segments", "objectstore"},
+    {"native"},
     {"layout"},
     {"ondisk", "upload"},
     {"formats", "sources", "sinks", "stores"},

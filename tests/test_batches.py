@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgconv.batches import MAX_EXTENTS, batch_capacity, batches
+from imgconv.batches import AHEAD, MAX_EXTENTS, Pace, batch_capacity, batches
 from imgconv.ranges import Ranges
 from imgconv.units import KiB, MiB
 
@@ -24,7 +24,7 @@ def test_batches_tile_the_disk(disk: tuple[int, list[Ranges]], unit: int) -> Non
     size, groups = disk
     granule = min(unit, 4 * KiB)
     at, covered = 0, []
-    for batch in batches(groups, size, unit, granule):
+    for batch in batches(groups, size, unit, granule, Pace(unit, 2)):
         assert batch.start == at
         assert batch.start % unit == 0
         assert batch.extents.total <= batch_capacity(unit)
@@ -40,12 +40,25 @@ def test_batches_tile_the_disk(disk: tuple[int, list[Ranges]], unit: int) -> Non
 def test_tiny_extents_fill_a_batch_by_number() -> None:
     starts = np.arange(0, 40 * MiB, 2 * KiB)
     group = Ranges(starts, starts + 512)
-    counts = [len(b.extents) for b in batches([group], 40 * MiB, 512, 512)]
+    counts = [len(b.extents) for b in batches([group], 40 * MiB, 512, 512, Pace(512, 2))]
     assert sum(counts) == len(group)
     assert max(counts) <= MAX_EXTENTS + 1
 
 
 @pytest.mark.parametrize("size", [512, 10 * MiB])
 def test_a_disk_without_data_is_one_batch(size: int) -> None:
-    (batch,) = batches([], size, 64 * KiB, 4 * KiB)
+    (batch,) = batches([], size, 64 * KiB, 4 * KiB, Pace(64 * KiB, 2))
     assert (batch.start, batch.stop, len(batch.extents)) == (0, size, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 64])
+def test_batches_grow_while_there_are_only_zeros(threads: int) -> None:
+    pace, size = Pace(64 * KiB, threads), 1024 * MiB
+    lengths = []
+    for batch in batches([Ranges.single(0, size)], size, 64 * KiB, 4 * KiB, pace):
+        lengths.append(batch.extents.total)
+        pace.note(Ranges.of([]))
+    assert sum(lengths) == size
+    assert max(lengths) == pace.most == max(AHEAD // threads, pace.least)
+    pace.note(Ranges.single(0, 1))
+    assert pace.capacity == pace.least

@@ -16,7 +16,7 @@ import numpy as np
 from imgconv.errors import OptionError, OutputTooLarge
 from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.formats.body import packed
-from imgconv.formats.tables import PIECE, padding, table
+from imgconv.formats.tables import PIECE, as_bytes, padding, table
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.options import (
     check_fields,
@@ -26,10 +26,10 @@ from imgconv.options import (
 )
 from imgconv.ranges import Ranges
 from imgconv.segments import META, Meta, Segments, Zeros
-from imgconv.units import KiB, div_ceil, is_power_of_two, round_up
+from imgconv.units import KiB, MiB, div_ceil, is_power_of_two, round_up
 
 ENTRY = 8  # bytes of an L1, L2 or refcount table entry
-GROUP_BYTES = 64 * KiB  # of L2 tables that are written together
+GROUP_BYTES = MiB  # of L2 tables that are written together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +237,9 @@ class Qcow2Writer(PlannedWriter):
         yield Segments.of([Meta.of(header), Zeros(self.head_size - len(header))])
 
 
-def _render_l2(runs: Ranges, tables: np.ndarray, data_offset: int, geometry: Geometry) -> bytes:
+def _render_l2(
+    runs: Ranges, tables: np.ndarray, data_offset: int, geometry: Geometry
+) -> memoryview:
     """The L2 tables numbered `tables`, whose clusters lie back to back at data_offset."""
     clusters = runs.units(geometry.cluster)
     row = np.searchsorted(tables, clusters // geometry.l2_entries)
@@ -245,7 +247,7 @@ def _render_l2(runs: Ranges, tables: np.ndarray, data_offset: int, geometry: Geo
     offsets = data_offset + geometry.cluster * np.arange(len(clusters), dtype=np.uint64)
     slot = row * geometry.l2_entries + clusters % geometry.l2_entries
     entries[slot] = offsets | np.uint64(ondisk.COPIED)
-    return entries.tobytes()
+    return as_bytes(entries)
 
 
 def _refcount_clusters(counted: int, geometry: Geometry) -> tuple[int, int]:

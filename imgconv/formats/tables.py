@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from imgconv.segments import Meta, Segments, Zeros
@@ -19,7 +20,7 @@ def table(entries: Table) -> Iterator[Segments]:
     for first in range(0, len(entries), step):
         piece = entries[first : first + step]
         if piece.any():
-            yield Segments.of([Meta(piece.nbytes, partial(_as_bytes, piece))])
+            yield Segments.of([Meta(piece.nbytes, partial(as_bytes, piece))])
         else:
             yield Segments.of([Zeros(piece.nbytes)])
 
@@ -32,12 +33,13 @@ def mapped_table(entries: Table, encode: Callable[[Table], Table]) -> Iterator[S
         yield Segments.of([Meta(piece.nbytes, partial(_encoded, encode, piece))])
 
 
-def _as_bytes(piece: Table) -> bytes:
-    return piece.tobytes()
+def as_bytes(entries: Table) -> memoryview:
+    """Return the table's own bytes, not a copy."""
+    return entries.view(np.uint8).data
 
 
-def _encoded(encode: Callable[[Table], Table], piece: Table) -> bytes:
-    return encode(piece).tobytes()
+def _encoded(encode: Callable[[Table], Table], piece: Table) -> memoryview:
+    return as_bytes(encode(piece))
 
 
 def padding(length: int) -> Segments:

@@ -1,25 +1,24 @@
 """The contract of a sink, and what sinks over file descriptors share."""
 
-import errno
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
+from imgconv import native
 from imgconv.errors import WriteFailed
+from imgconv.stretch import Stretch
 from imgconv.units import MiB
 
-MAX_VECTORS = 1024  # IOV_MAX of Linux
 _ZEROS = memoryview(bytes(MiB))
 
 
 class Sink(Protocol):
-    """Takes an output's bytes by offset, and publishes them in one moment.
+    """Takes an output's bytes stretch by stretch, and publishes them in one moment.
 
-    Every byte is given exactly once, by `write` or by `zeros`, except that a sink on
-    which `late_head` is true gets the first bytes, up to the head's size, after all
-    others. With `parallel` false, calls come from one thread at a time in ascending
-    order (the late head again apart); with true, from several, in any order. Buffers
-    belong to the caller again when a call returns. Errors are SinkErrors.
+    Every byte is given exactly once, except that a sink on which `late_head` is true gets
+    the first bytes, up to the head's size, after all others. With `parallel` false,
+    stretches come from one thread at a time in ascending order (the late head again
+    apart); with true, from several, in any order. Memory belongs to the caller again
+    when a call returns. Errors are SinkErrors.
     """
 
     @property
@@ -32,12 +31,8 @@ class Sink(Protocol):
         """Whether the head may come last."""
         ...
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Store the buffers, back to back, from `offset` on."""
-        ...
-
-    def zeros(self, offset: int, length: int) -> None:
-        """Make `length` bytes from `offset` on read as zeros."""
+    def put(self, stretch: Stretch) -> None:
+        """Store the pieces of a stretch and make all between them read as zeros."""
         ...
 
     def commit(self, size: int) -> None:
@@ -49,34 +44,17 @@ class Sink(Protocol):
         ...
 
 
-def zero_pieces(offset: int, length: int) -> Iterator[tuple[int, memoryview]]:
-    """Yield (offset, zero bytes) until `length` bytes from `offset` on are covered."""
-    end = offset + length
-    while offset < end:
-        piece = _ZEROS[: end - offset]
-        yield offset, piece
-        offset += len(piece)
+def zero_views(length: int) -> Iterator[memoryview]:
+    """Yield zero bytes, `length` in all, in views of bounded size."""
+    while length:
+        view = _ZEROS[:length]
+        yield view
+        length -= len(view)
 
 
-def write_all(fd: int, path: str, offset: int, buffers: Sequence[memoryview]) -> None:
-    """Write every byte of the buffers at `offset` or raise WriteFailed."""
-    for first in range(0, len(buffers), MAX_VECTORS):
-        views = [view for view in buffers[first : first + MAX_VECTORS] if len(view)]
-        while views:
-            try:
-                count = os.pwritev(fd, views, offset)
-            except OSError as error:
-                raise WriteFailed(path, error.strerror or str(error), offset) from error
-            if count == 0:
-                raise WriteFailed(path, os.strerror(errno.EIO), offset)
-            offset += count
-            views = unwritten(views, count)
-
-
-def unwritten(views: list[memoryview], count: int) -> list[memoryview]:
-    """Return what is left of the views once `count` bytes of them are written."""
-    for i, view in enumerate(views):
-        if count < len(view):
-            return [view[count:], *views[i + 1 :]]
-        count -= len(view)
-    return []
+def write_pieces(fd: int, path: str, stretch: Stretch) -> None:
+    """Write the pieces of a stretch at their offsets; leave the rest as it is."""
+    try:
+        native.write_pieces(fd, stretch)
+    except native.FileFailed as error:
+        raise WriteFailed(path, error.reason, error.offset) from error

@@ -3,10 +3,10 @@
 import fcntl
 import os
 import struct
-from collections.abc import Sequence
 
 from imgconv.errors import OutputRefused, WriteFailed
-from imgconv.sinks.base import write_all, zero_pieces
+from imgconv.sinks.base import write_pieces, zero_views
+from imgconv.stretch import Stretch
 
 BLKZEROOUT = 0x127F  # linux/fs.h: make a range read as zeros, by discarding where that does
 
@@ -32,17 +32,20 @@ class DeviceSink:
             self.abort()
             raise OutputRefused(f"{path}: holds {room} bytes, the image needs {size}")
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Write at an offset."""
-        write_all(self._fd, self._path, offset, buffers)
+    def put(self, stretch: Stretch) -> None:
+        """Write the pieces, and zero what is between them."""
+        write_pieces(self._fd, self._path, stretch)
+        for offset, length in stretch.gaps():
+            self._zero(offset, length)
 
-    def zeros(self, offset: int, length: int) -> None:
+    def _zero(self, offset: int, length: int) -> None:
         """Zero a range, by discarding where the device guarantees zeros then."""
         try:
             fcntl.ioctl(self._fd, BLKZEROOUT, struct.pack("QQ", offset, length))
         except OSError:  # not supported, or not whole sectors of this device
-            for at, piece in zero_pieces(offset, length):
-                write_all(self._fd, self._path, at, [piece])
+            for view in zero_views(length):
+                write_pieces(self._fd, self._path, Stretch.of(offset, [view]))
+                offset += len(view)
 
     def commit(self, size: int) -> None:
         """Flush."""

@@ -2,11 +2,11 @@
 
 import os
 import stat
-from collections.abc import Sequence
 from contextlib import suppress
 
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
-from imgconv.sinks.base import write_all
+from imgconv.sinks.base import write_pieces
+from imgconv.stretch import Stretch
 
 
 class FileSink:
@@ -68,12 +68,9 @@ class FileSink:
         # Cut, as the output's own name may already be as long as names can be.
         return f".{self._name[:50]}.{os.urandom(6).hex()}.imgconv"
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Write at an offset."""
-        write_all(self._fd, self._path, offset, buffers)
-
-    def zeros(self, offset: int, length: int) -> None:
-        """Nothing to do: what is never written of a new file is a hole."""
+    def put(self, stretch: Stretch) -> None:
+        """Write the pieces; what is never written of a new file is a hole."""
+        write_pieces(self._fd, self._path, stretch)
 
     def commit(self, size: int) -> None:
         """Set the length, flush, name the file, flush the folder."""

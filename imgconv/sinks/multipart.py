@@ -4,13 +4,14 @@ Bytes are gathered in part buffers; a whole part is sent in the background and i
 used again. The head comes last, and so does the part that holds it, which is the first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from imgconv.errors import OutputTooLarge
 from imgconv.objectstore import PartStore
 from imgconv.progress import Counters
 from imgconv.ranges import Ranges
 from imgconv.report import UploadReport
+from imgconv.stretch import Stretch
 from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.cuts import plan_cuts
 from imgconv.upload.options import UploadOptions
@@ -73,9 +74,16 @@ class MultipartSink:
         self._open: dict[int, PartBuffer] = {}
         self.report: UploadReport | None = None
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Copy the bytes into their parts, waiting for memory if need be."""
-        for view in buffers:
+    def put(self, stretch: Stretch) -> None:
+        """Copy the pieces into their parts, waiting for memory if need be."""
+        for offset, length, views in stretch:
+            if views:
+                self._copy(offset, views)
+            else:
+                self._note_zeros(offset, length)
+
+    def _copy(self, offset: int, views: list[memoryview]) -> None:
+        for view in views:
             while len(view):
                 part = self._part(offset)
                 count = min(len(view), part.stop - offset)
@@ -83,8 +91,8 @@ class MultipartSink:
                 self._send_if_whole(part)
                 offset, view = offset + count, view[count:]
 
-    def zeros(self, offset: int, length: int) -> None:
-        """Note the zeros, which take no memory."""
+    def _note_zeros(self, offset: int, length: int) -> None:
+        """Zeros take no memory."""
         while length:
             part = self._part(offset)
             count = min(length, part.stop - offset)

@@ -1,6 +1,6 @@
 """The null sink: for measuring an output without writing it."""
 
-from collections.abc import Sequence
+from imgconv.stretch import Stretch
 
 
 class NullSink:
@@ -9,11 +9,8 @@ class NullSink:
     parallel = True
     late_head = True
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Drop the bytes."""
-
-    def zeros(self, offset: int, length: int) -> None:
-        """Drop the zeros."""
+    def put(self, stretch: Stretch) -> None:
+        """Drop it."""
 
     def commit(self, size: int) -> None:
         """Publish nothing."""

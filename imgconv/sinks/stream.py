@@ -4,12 +4,14 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from imgconv.errors import Cancelled, OutputRefused, ReaderGone, WriteFailed
-from imgconv.sinks.base import MAX_VECTORS, unwritten, zero_pieces
+from imgconv.sinks.base import zero_views
+from imgconv.stretch import Stretch
 
 _POLL_MILLISECONDS = 100
+MAX_VECTORS = 1024  # IOV_MAX of Linux
 
 
 def _send_some(fd: int, views: list[memoryview]) -> int:
@@ -58,10 +60,17 @@ class StreamSink:
         except OSError:
             self._write = _write_atom
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
+    def put(self, stretch: Stretch) -> None:
         """Write the next bytes; ReaderGone when nobody reads them any more."""
-        assert offset == self._at, f"stream is at {self._at}, not at {offset}"
-        views = [view for view in buffers if len(view)]
+        assert stretch.offset == self._at, f"stream is at {self._at}, not {stretch.offset}"
+        for _, length, views in stretch:
+            if views:
+                self._write_all(views)
+            else:
+                for view in zero_views(length):
+                    self._write_all([view])
+
+    def _write_all(self, views: list[memoryview]) -> None:
         while views:
             count = self._write_some(views[:MAX_VECTORS])
             self._at += count
@@ -85,11 +94,6 @@ class StreamSink:
             if self._cancelled():
                 raise Cancelled("cancelled while waiting for the reader")
 
-    def zeros(self, offset: int, length: int) -> None:
-        """Write zero bytes."""
-        for at, piece in zero_pieces(offset, length):
-            self.write(at, [piece])
-
     def commit(self, size: int) -> None:
         """Let go of the stream; what a reader has seen is its own."""
         assert size == self._at, f"stream ends at {self._at}, not at {size}"
@@ -100,3 +104,12 @@ class StreamSink:
         fd, self._own_fd = self._own_fd, None
         if fd is not None:
             os.close(fd)
+
+
+def unwritten(views: list[memoryview], count: int) -> list[memoryview]:
+    """Return what is left of the views once `count` bytes of them are written."""
+    for i, view in enumerate(views):
+        if count < len(view):
+            return [view[count:], *views[i + 1 :]]
+        count -= len(view)
+    return []

@@ -1,8 +1,9 @@
 """The contract of a source."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from imgconv.found import Found
 from imgconv.identity import Identity
 from imgconv.ranges import Ranges
 
@@ -53,4 +54,17 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release what the source holds; harmless when repeated."""
+        ...
+
+
+@runtime_checkable
+class ScanningSource(Source, Protocol):
+    """A source that reads a batch and finds the data in it in one go."""
+
+    def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+        """Read extents into the buffer, which has room for all; find their nonzero granules.
+
+        Extents begin at multiples of `granule` bytes. What is nothing but zeros need not
+        stay in the buffer. Safe for use by many threads; errors are those of `read_into`.
+        """
         ...

@@ -38,6 +38,7 @@ from imgconv.errors import (
 from imgconv.objectstore import ObjectInfo
 from imgconv.progress import Counters
 from imgconv.sinks.multipart import MultipartSink
+from imgconv.stretch import Stretch
 from imgconv.units import KiB, MiB
 
 SIZE = 17 * MiB  # four parts, of which the last is small
@@ -77,7 +78,7 @@ def sink_to(target: S3Target | OssTarget, store: Any, **more: Any) -> MultipartS
 
 def fill(sink: MultipartSink, content: bytes) -> None:
     for at in range(0, len(content), MiB):
-        sink.write(at, [memoryview(content)[at : at + MiB]])
+        sink.put(Stretch.of(at, [memoryview(content)[at : at + MiB]]))
     sink.commit(len(content))
 
 
@@ -151,7 +152,7 @@ class TestNetwork:
         )
         most = 0
         for at in range(0, len(content), MiB):
-            sink.write(at, [memoryview(content)[at : at + MiB]])
+            sink.put(Stretch.of(at, [memoryview(content)[at : at + MiB]]))
             most = max(most, at + MiB - stored[-1])
         sink.commit(len(content))
         store.close()

@@ -15,6 +15,7 @@ from support.mounts import mounted
 import imgconv
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
 from imgconv.sinks.file import FileSink
+from imgconv.stretch import Stretch
 from imgconv.units import MiB
 
 
@@ -36,7 +37,7 @@ def test_holes_stay_holes_and_zeros_become_some(tmp_path: Path) -> None:
 
 def test_nothing_shows_before_commit(tmp_path: Path) -> None:
     sink = FileSink(str(tmp_path / "o"))
-    sink.write(0, [memoryview(b"abc")])
+    sink.put(Stretch.of(0, [memoryview(b"abc")]))
     assert list(tmp_path.iterdir()) == []
     sink.commit(5)
     sink.abort()
@@ -46,7 +47,7 @@ def test_nothing_shows_before_commit(tmp_path: Path) -> None:
 
 def test_abort_leaves_nothing(tmp_path: Path) -> None:
     sink = FileSink(str(tmp_path / "o"))
-    sink.write(0, [memoryview(b"abc")])
+    sink.put(Stretch.of(0, [memoryview(b"abc")]))
     sink.abort()
     sink.abort()
     assert list(tmp_path.iterdir()) == []
@@ -56,7 +57,7 @@ def test_an_existing_output_is_replaced_at_commit_and_keeps_its_mode(tmp_path: P
     (tmp_path / "o").write_bytes(b"old content")
     os.chmod(tmp_path / "o", 0o640)
     sink = FileSink(str(tmp_path / "o"))
-    sink.write(0, [memoryview(b"new")])
+    sink.put(Stretch.of(0, [memoryview(b"new")]))
     assert (tmp_path / "o").read_bytes() == b"old content"
     sink.commit(3)
     assert (tmp_path / "o").read_bytes() == b"new"

@@ -26,6 +26,7 @@ from imgconv.native import CRC64_NVME
 from imgconv.objectstore import ObjectInfo
 from imgconv.sinks.multipart import MultipartSink
 from imgconv.stores.local import Local
+from imgconv.stretch import Stretch
 from imgconv.units import KiB, MiB
 from imgconv.upload.journal import Job
 from imgconv.upload.options import UploadOptions
@@ -63,10 +64,10 @@ def feed(sink: MultipartSink, content: bytes = CONTENT, stop: int | None = None)
     end = len(content) if stop is None else stop
     while at < end:
         piece = memoryview(content)[at : min(at + 300_001, end)]
-        sink.write(at, [piece[:1000], piece[1000:]])
+        sink.put(Stretch.of(at, [piece[:1000], piece[1000:]]))
         at += len(piece)
     if stop is None:
-        sink.write(0, [memoryview(content)[:HEAD]])
+        sink.put(Stretch.of(0, [memoryview(content)[:HEAD]]))
 
 
 def unfinished(store: Watched) -> list[str]:
@@ -247,7 +248,7 @@ def test_writing_waits_for_memory(store: Watched) -> None:
 
     def write() -> None:
         for at in range(0, 64 * MiB, MiB):
-            sink.write(at, [memoryview(bytes([1]) * MiB)])
+            sink.put(Stretch.of(at, [memoryview(bytes([1]) * MiB)]))
             written.append(at)
 
     writer = threading.Thread(target=write)
@@ -275,7 +276,7 @@ def test_more_parts_than_the_store_takes_is_an_error(store: Watched) -> None:
     store.limit(max_parts=3)
     sink = MultipartSink(store, "k", options=UploadOptions(part_size=MiB))
     with pytest.raises(OutputTooLarge, match="more than 3 parts"):
-        sink.zeros(0, 4 * MiB)
+        sink.put(Stretch.zeros(0, 4 * MiB))
     sink.abort()
 
 
@@ -285,9 +286,9 @@ class TestZeros:
     def convert(self, store: Watched, zero_copy: Any = "auto") -> MultipartSink:
         options = UploadOptions(part_size=MiB, zero_copy=zero_copy)
         sink = MultipartSink(store, "k", bound=self.SIZE, options=options)
-        sink.zeros(0, 10 * MiB)
-        sink.write(10 * MiB, [memoryview(BODY)[:MiB]])
-        sink.zeros(11 * MiB, self.SIZE - 11 * MiB)
+        sink.put(Stretch.zeros(0, 10 * MiB))
+        sink.put(Stretch.of(10 * MiB, [memoryview(BODY)[:MiB]]))
+        sink.put(Stretch.zeros(11 * MiB, self.SIZE - 11 * MiB))
         sink.commit(self.SIZE)
         return sink
 

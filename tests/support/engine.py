@@ -16,6 +16,7 @@ from imgconv.ranges import Ranges
 from imgconv.sinks.multipart import MultipartSink
 from imgconv.sources.base import Source
 from imgconv.stores.local import Local
+from imgconv.stretch import Stretch
 from imgconv.tally import Tally
 from imgconv.upload.options import UploadOptions
 from imgconv.workers import Stop
@@ -74,11 +75,9 @@ class MemorySink:
         self.given: list[tuple[int, bytes]] = []
         self.size: int | None = None
 
-    def write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        self.given.append((offset, b"".join(buffers)))
-
-    def zeros(self, offset: int, length: int) -> None:
-        self.given.append((offset, bytes(length)))
+    def put(self, stretch: Stretch) -> None:
+        for offset, length, views in stretch:
+            self.given.append((offset, b"".join(views) if views else bytes(length)))
 
     def commit(self, size: int) -> None:
         self.size = size

@@ -1,0 +1,150 @@
+#define _GNU_SOURCE /* SEEK_DATA, pwritev */
+#define _FILE_OFFSET_BITS 64
+#include "io.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+enum {
+    PIECE = 256 * 1024, /* read at once: stays in the second-level cache until it is scanned */
+    VECTORS = 64        /* written at once; more gain nothing, and this much fits the stack */
+};
+
+int ic_file_extents(int fd, int64_t length, int64_t volume, size_t room, int64_t *starts,
+                    int64_t *stops, struct ic_reach *reach) {
+    reach->count = 0;
+    while (reach->at < length && volume > 0 && (size_t)reach->count < room) {
+        int64_t start = lseek(fd, reach->at, SEEK_DATA);
+        if (start < 0 && errno == ENXIO) { /* nothing but a hole up to the end */
+            reach->at = length;
+            return 0;
+        }
+        int64_t stop = start < 0 ? -1 : lseek(fd, start, SEEK_HOLE);
+        if (stop < 0)
+            return errno;
+        if (stop > length)
+            stop = length;
+        if (start < stop) {
+            starts[reach->count] = start;
+            stops[reach->count++] = stop;
+            volume -= stop - start;
+        }
+        reach->at = stop > reach->at ? stop : length; /* a file that shrinks ends the walk */
+    }
+    return 0;
+}
+
+/* Fills n bytes from file offset `at` on; behind `length` there are zeros. */
+static int fill(int fd, int64_t length, uint8_t *p, size_t n, int64_t at, int64_t *failed) {
+    while (n) {
+        ssize_t got = pread(fd, p, n, at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0 && (got < 0 || at < length)) {
+            *failed = at;
+            return got < 0 ? errno : IC_END_OF_FILE;
+        }
+        if (got == 0) {
+            memset(p, 0, n);
+            return 0;
+        }
+        p += got;
+        n -= (size_t)got;
+        at += got;
+    }
+    return 0;
+}
+
+/* The runs found so far, as columns. */
+struct runs {
+    int64_t *starts, *stops, *wheres;
+    int64_t count;
+};
+
+/* Adds the data granules of a piece that was read from file offset `at` to p, which is
+ * `where` in the buffer; returns whether there are any. */
+static int find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int64_t granule,
+                     int64_t at, int64_t where, struct runs *runs) {
+    int64_t last = runs->count - 1;
+    int found = 0, open = last >= 0 && runs->stops[last] == at &&
+                          runs->wheres[last] + at - runs->starts[last] == where;
+    for (int64_t low = 0; low < size; low += granule) {
+        int64_t n = size - low < granule ? size - low : granule;
+        if (is_zero(p + low, (size_t)n)) {
+            open = 0;
+            continue;
+        }
+        if (!open) {
+            runs->starts[runs->count] = at + low;
+            runs->wheres[runs->count++] = where + low;
+        }
+        runs->stops[runs->count - 1] = at + low + n;
+        open = found = 1;
+    }
+    return found;
+}
+
+int ic_read_runs(int kernel, int fd, int64_t length, size_t granule, size_t ranges,
+                 const int64_t *starts, const int64_t *stops, uint8_t *buffer,
+                 int64_t *run_starts, int64_t *run_stops, int64_t *wheres,
+                 struct ic_reach *reach) {
+    ic_is_zero_fn is_zero = ic_kernel_get(kernel)->is_zero;
+    int64_t grain = (int64_t)granule, step = grain < PIECE ? PIECE / grain * grain : grain;
+    struct runs runs = {run_starts, run_stops, wheres, 0};
+    int64_t used = 0;
+    for (size_t i = 0; i < ranges; i++)
+        for (int64_t at = starts[i]; at < stops[i]; at += step) {
+            int64_t size = stops[i] - at < step ? stops[i] - at : step;
+            uint8_t *p = buffer + used;
+            int error = fill(fd, length, p, (size_t)size, at, &reach->at);
+            if (error)
+                return error;
+            if (find_runs(is_zero, p, size, grain, at, used, &runs))
+                used += size;
+        }
+    reach->count = runs.count;
+    return 0;
+}
+
+/* Writes the n vectors, changing them as they are consumed. */
+static int write_all(int fd, struct iovec *vectors, int n, int64_t at, int64_t *failed) {
+    while (n) {
+        ssize_t put = pwritev(fd, vectors, n, at);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0) {
+            *failed = at;
+            return put < 0 ? errno : EIO;
+        }
+        at += put;
+        for (; n && (size_t)put >= vectors->iov_len; vectors++, n--)
+            put -= (ssize_t)vectors->iov_len;
+        if (n) {
+            vectors->iov_base = (char *)vectors->iov_base + put;
+            vectors->iov_len -= (size_t)put;
+        }
+    }
+    return 0;
+}
+
+int ic_write_pieces(int fd, size_t pieces, const int64_t *ats, const int64_t *sizes,
+                    const uint64_t *addresses, struct ic_reach *reach) {
+    struct iovec vectors[VECTORS];
+    for (size_t i = 0; i < pieces;) {
+        int64_t start = ats[i], end = start;
+        int n = 0;
+        for (; i < pieces && n < VECTORS && ats[i] == end; i++, n++) {
+            vectors[n].iov_base = (void *)(uintptr_t)addresses[i];
+            vectors[n].iov_len = (size_t)sizes[i];
+            end += sizes[i];
+        }
+        int error = write_all(fd, vectors, n, start, &reach->at);
+        if (error)
+            return error;
+    }
+    return 0;
+}
