@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgconv.native import kernel
+from imgconv.kernels import kernel
 from imgconv.version import __version__
 
 

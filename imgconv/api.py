@@ -8,7 +8,6 @@ from os import PathLike
 from time import monotonic
 from typing import TypeAlias
 
-from imgconv import native
 from imgconv.comparison import Comparison
 from imgconv.comparison import compare as compare_sources
 from imgconv.conversion import Conversion
@@ -17,6 +16,7 @@ from imgconv.formats import format_class, format_names
 from imgconv.formats.base import Format, PlannedWriter, Writer
 from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
+from imgconv.kernels import kernel
 from imgconv.names import of_extension
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, stream
@@ -115,7 +115,7 @@ def convert(
             written_bytes=tally.written,
             passes=passes,
             threads=workers,
-            kernel=native.kernel(),
+            kernel=kernel(),
             seconds=monotonic() - started,
             warnings=disk.warnings,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imgconv import terminal
 from imgconv.arguments import format_of, store_of, upload_of
 from imgconv.errors import WriteFailed
+from imgconv.readahead import reading
 
 if TYPE_CHECKING:
     from imgconv.progress import Watcher
@@ -21,11 +22,14 @@ DIFFERENT = 1  # what qemu-img compare says, too
 
 def convert(arguments: argparse.Namespace) -> int:
     """Convert IN to OUT."""
+    with reading(arguments.source):
+        return measure(arguments) if arguments.dry_run else _convert(arguments)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
     from imgconv import api
     from imgconv.outputs import is_stdout
 
-    if arguments.dry_run:
-        return measure(arguments)
     watch, close = _watcher(arguments)
     try:
         report = api.convert(

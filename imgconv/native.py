@@ -1,16 +1,10 @@
 """The compiled leaf functions: zero detection, checksums, and file access by the batch.
 
-The only importer of `imgconv._native`. Each call crosses into C once per buffer or batch
-and releases the interpreter lock while it runs.
-
-A kernel is a named set of implementations for one instruction set; all give the same
-results. The best one that this machine runs is used, unless the environment variable
-IMGCONV_KERNEL names one: that is a demand, and a demand that cannot be met is an error,
-because a test or a benchmark that silently fell back has measured something else.
+Each call crosses into C once per buffer or batch and releases the interpreter lock while
+it runs.
 """
 
 import os
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,67 +12,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from imgconv._native import ffi, lib
-from imgconv.errors import KernelUnavailable
 from imgconv.found import Found
+from imgconv.kernels import KERNEL
 from imgconv.ranges import Ranges
 from imgconv.stretch import Stretch
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-def kernel_names() -> tuple[str, ...]:
-    """Names of all kernels this version knows, the scalar reference first."""
-    return tuple(
-        ffi.string(lib.ic_kernel_name(i)).decode() for i in range(lib.ic_kernel_count())
-    )
-
-
-def usable_kernels() -> tuple[str, ...]:
-    """Names of the kernels that run on this machine, best last."""
-    return tuple(
-        name
-        for i, name in enumerate(kernel_names())
-        if lib.ic_kernel_status(i) == lib.IC_KERNEL_USABLE
-    )
-
-
-def choose_kernel(environment: Mapping[str, str]) -> int:
-    """Return the id of the demanded kernel, or of the best one when none is demanded.
-
-    Raises KernelUnavailable, with one of three reasons: unknown, not built for this
-    architecture, or not run by this processor and operating system.
-    """
-    names = kernel_names()
-    demand = environment.get("IMGCONV_KERNEL")
-    if not demand:
-        return names.index(usable_kernels()[-1])
-    if demand not in names:
-        raise KernelUnavailable(
-            f"IMGCONV_KERNEL={demand}: no such kernel; known are {', '.join(names)}"
-        )
-    status = lib.ic_kernel_status(names.index(demand))
-    if status == lib.IC_KERNEL_NOT_BUILT:
-        raise KernelUnavailable(
-            f"IMGCONV_KERNEL={demand}: not built for this machine's architecture"
-        )
-    if status == lib.IC_KERNEL_CPU_LACKS:
-        raise KernelUnavailable(
-            f"IMGCONV_KERNEL={demand}: this processor or operating system does not support it"
-        )
-    return names.index(demand)
-
-
-_KERNEL = choose_kernel(os.environ)
-
-
-def kernel() -> str:
-    """Name of the kernel in use."""
-    return kernel_names()[_KERNEL]
-
-
 def is_zero(buffer: Buffer) -> bool:
     """Say whether every byte of the buffer is zero (true when there is none)."""
-    return bool(lib.ic_is_zero(_KERNEL, ffi.from_buffer(buffer), len(buffer)))
+    return bool(lib.ic_is_zero(KERNEL, ffi.from_buffer(buffer), len(buffer)))
 
 
 def data_runs(buffer: Buffer, granule: int) -> Ranges:
@@ -92,7 +36,7 @@ def data_runs(buffer: Buffer, granule: int) -> Ranges:
     room = len(buffer) // granule // 2 + 2
     starts, stops = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
     count = lib.ic_data_runs(
-        _KERNEL,
+        KERNEL,
         ffi.from_buffer(buffer),
         len(buffer),
         granule,
@@ -147,7 +91,7 @@ def read_runs(fd: int, length: int, extents: Ranges, granule: int, buffer: memor
     counts = fd, length, granule, len(extents)
     with ffi.from_buffer(buffer) as room:  # not held by the traceback of an error
         code = lib.ic_read_runs(
-            _KERNEL, *counts, *_columns(bounds), room, *_columns(found), reach
+            KERNEL, *counts, *_columns(bounds), room, *_columns(found), reach
         )
     _check(code, reach.at)
     starts, stops, where = found[:, : reach.count]
@@ -191,7 +135,7 @@ class Checksum:
     def update(self, data: Buffer, value: int = 0) -> int:
         """Return the checksum of what `value` covers followed by `data`."""
         return int(
-            lib.ic_crc_update(_KERNEL, self.crc_id, value, ffi.from_buffer(data), len(data))
+            lib.ic_crc_update(KERNEL, self.crc_id, value, ffi.from_buffer(data), len(data))
         )
 
     def combine(self, first: int, second: int, second_length: int) -> int:

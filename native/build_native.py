@@ -10,7 +10,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import make_crc_tables  # noqa: E402  (lives beside this file, outside any package)
 
-SOURCES = ("kernel.c", "zero.c", "zero_x86.c", "zero_neon.c", "crc.c", "crc_x86.c", "io.c")
+MODULES = ("kernel", "zero", "crc", "io", "ahead")
+SOURCES = (*(f"{name}.c" for name in MODULES), "zero_x86.c", "zero_neon.c", "crc_x86.c")
 WARNINGS = ("-Wall", "-Wextra")
 
 make_crc_tables.write(HERE / "generated")
@@ -19,7 +20,7 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "imgconv.cdef.h").read_text())
 ffibuilder.set_source(
     "imgconv._native",
-    '#include "kernel.h"\n#include "zero.h"\n#include "crc.h"\n#include "io.h"\n',
+    "".join(f'#include "{name}.h"\n' for name in MODULES),
     # setuptools wants paths relative to the project's root.
     sources=[os.path.join("native", name) for name in SOURCES],
     include_dirs=["native"],

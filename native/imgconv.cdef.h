@@ -25,3 +25,14 @@ int ic_read_runs(int kernel, int fd, int64_t length, size_t granule, size_t rang
                  struct ic_reach *reach);
 int ic_write_pieces(int fd, size_t pieces, const int64_t *ats, const int64_t *sizes,
                     const uint64_t *addresses, struct ic_reach *reach);
+
+enum { IC_AHEAD_GRANULE, ... };
+struct ic_ahead;
+struct ic_run {
+    int64_t start, stop, where;
+};
+struct ic_ahead *ic_ahead_begin(int kernel, int fd, int64_t length, int64_t size, int full,
+                                int threads, uint8_t *arena, size_t room);
+int64_t ic_ahead_end(struct ic_ahead *ahead);
+const struct ic_run *ic_ahead_runs(const struct ic_ahead *ahead, size_t *count);
+void ic_ahead_free(struct ic_ahead *ahead);

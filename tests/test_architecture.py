@@ -14,6 +14,8 @@ PACKAGE = Path(imgconv.__file__).parent
 # says so) and from layers above it in this list, never the other way.
 LAYERS = [
     {"version", "errors", "units", "names", "identity", "progress"},
+    {"kernels"},
+    {"readahead"},
     {"ranges", "options", "workers", "body", "report"},
     {"found", "stretch", "segments", "objectstore"},
     {"native"},
@@ -122,9 +124,9 @@ def test_threads_live_in_one_module() -> None:
     assert users == {"workers"}
 
 
-def test_the_compiled_module_has_one_importer() -> None:
+def test_few_modules_know_the_compiled_one() -> None:
     users = {m for m, tree in MODULES.items() if "imgconv._native" in imports(tree)}
-    assert users == {"native"}
+    assert users == {"kernels", "native", "readahead"}
 
 
 def test_only_the_terminal_and_the_command_line_print() -> None:

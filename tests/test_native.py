@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgconv import native
+from imgconv import kernels, native
 from imgconv.errors import KernelUnavailable
 from imgconv.native import CRC32C, CRC64_NVME, CRC64_XZ, Checksum
 
@@ -74,9 +74,9 @@ def test_zeros_of_any_length_at_once(checksum: Checksum) -> None:
 
 SCRIPT = """
 import random, sys
-from imgconv import native
+from imgconv import kernels, native
 rng = random.Random(8)
-print(native.kernel())
+print(kernels.kernel())
 for length in [*range(0, 700, 3), 4096, 65536, 65537]:
     data = rng.randbytes(length)
     for offset in (0, 1, 13):
@@ -99,7 +99,7 @@ def run_with_kernel(name: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", native.usable_kernels())
+@pytest.mark.parametrize("name", kernels.usable_kernels())
 def test_every_kernel_gives_the_reference_results(name: str) -> None:
     chosen, *results = run_with_kernel(name)
     assert chosen == name
@@ -107,23 +107,23 @@ def test_every_kernel_gives_the_reference_results(name: str) -> None:
 
 
 def test_the_reference_runs_everywhere() -> None:
-    assert native.usable_kernels()[0] == "scalar"
+    assert kernels.usable_kernels()[0] == "scalar"
 
 
 def test_no_demand_takes_the_best() -> None:
-    best = native.usable_kernels()[-1]
-    assert native.kernel_names()[native.choose_kernel({})] == best
-    assert native.kernel_names()[native.choose_kernel({"IMGCONV_KERNEL": ""})] == best
+    best = kernels.usable_kernels()[-1]
+    assert kernels.kernel_names()[kernels.choose_kernel({})] == best
+    assert kernels.kernel_names()[kernels.choose_kernel({"IMGCONV_KERNEL": ""})] == best
 
 
 def test_a_demand_that_cannot_be_met_is_an_error() -> None:
     with pytest.raises(KernelUnavailable, match="no such kernel; known are scalar"):
-        native.choose_kernel({"IMGCONV_KERNEL": "warp"})
-    unusable = set(native.kernel_names()) - set(native.usable_kernels())
+        kernels.choose_kernel({"IMGCONV_KERNEL": "warp"})
+    unusable = set(kernels.kernel_names()) - set(kernels.usable_kernels())
     assert unusable, "x86 never builds neon, and aarch64 never avx2"
     for name in unusable:
         with pytest.raises(KernelUnavailable, match=r"not built|does not support"):
-            native.choose_kernel({"IMGCONV_KERNEL": name})
+            kernels.choose_kernel({"IMGCONV_KERNEL": name})
 
 
 def test_memory_is_not_copied_from_views() -> None:

@@ -10,13 +10,14 @@ from imgconv.errors import ReadFailed, SourceChanged, SourceTruncated, SourceUnr
 from imgconv.found import Found
 from imgconv.identity import Identity
 from imgconv.ranges import Ranges
+from imgconv.readahead import claim, seems_full
+from imgconv.sources.prefix import Prefix
 from imgconv.units import SECTOR, MiB, round_up
 
 # Extents are handed on in groups, so that work begins before a fragmented file has been
 # walked to its end, and a file with millions of holes needs little memory.
 GROUP_EXTENTS = 1024
 GROUP_BYTES = 64 * MiB
-PROBES = 64  # places looked at before a file is taken for all data
 MAX_LENGTH = (1 << 63) - MiB  # so that no offset in an output overflows either
 
 
@@ -42,6 +43,7 @@ class FileSource:
                 raise SourceUnreadable(f"{path}: {error.strerror}") from error
             raise
         self.size = round_up(self._length, SECTOR)
+        self._prefix = Prefix(claim(self._status))
 
     def _measure(self) -> int:
         mode = self._status.st_mode
@@ -101,6 +103,9 @@ class FileSource:
 
     def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
         """Read extents and find their nonzero granules; errors as of `read_into`."""
+        known = self._prefix.find(extents, granule)
+        if known is not None:
+            return known
         try:
             return native.read_runs(self._fd, self._length, extents, granule, buffer)
         except native.FileFailed as error:
@@ -110,7 +115,7 @@ class FileSource:
 
     def extents(self) -> Iterator[Ranges]:
         """Walk the file's data ranges; one that knows no holes is all data."""
-        if self._seems_full():
+        if seems_full(self._fd, self._status, self._length):
             yield Ranges.single(0, self._length)
             return
         at = 0
@@ -125,21 +130,6 @@ class FileSource:
                 found, at = Ranges.single(error.offset, self._length), self._length
             yield found
 
-    def _seems_full(self) -> bool:
-        """Say whether a walk would find nothing but data, from looking here and there.
-
-        Some file systems walk page by page, which takes a tenth of the time of reading. A
-        file that is allocated to its end may still have holes where nothing was written;
-        should all probes miss them, they are read as the zeros they are.
-        """
-        if self._status.st_blocks * 512 < self._length or self._length < GROUP_BYTES:
-            return False
-        try:
-            probes = range(0, self._length, self._length // PROBES)
-            return all(os.lseek(self._fd, at, os.SEEK_DATA) == at for at in probes)
-        except OSError:
-            return False
-
     def verify(self) -> None:
         """Raise SourceChanged if the file was written to or resized since it was opened."""
         now = os.fstat(self._fd)
@@ -153,6 +143,7 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file."""
+        self._prefix.close()
         fd, self._fd = getattr(self, "_fd", -1), -1
         if fd >= 0:
             os.close(fd)

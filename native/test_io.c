@@ -1,0 +1,141 @@
+/* Tests of io.c and ahead.c on real files: what is found is what a plain read finds. */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ahead.h"
+#include "io.h"
+#include "kernel.h"
+
+enum { MIB = 1 << 20, SIZE = 24 * MIB, GRANULE = 4096, RUNS = SIZE / GRANULE };
+
+static uint8_t plain[SIZE], buffer[SIZE], seen[SIZE];
+static int64_t starts[RUNS], stops[RUNS], run_starts[RUNS], run_stops[RUNS], wheres[RUNS];
+
+static uint64_t state = 1;
+static uint64_t pick(uint64_t below) {
+    state = state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    return (state >> 33) % below;
+}
+
+/* A file without a name that holds `length` bytes of holes, written zeros and data. */
+static int make_file(int64_t length) {
+    char name[] = "/tmp/imgconv-test-XXXXXX";
+    int fd = mkstemp(name);
+    assert(fd >= 0 && unlink(name) == 0 && ftruncate(fd, length) == 0);
+    memset(plain, 0, sizeof plain);
+    for (int i = 0; i < 40; i++) {
+        int64_t at = (int64_t)pick((uint64_t)length);
+        size_t n = 1 + pick(i % 4 ? 3 * GRANULE : 2 * MIB);
+        if ((int64_t)n > length - at)
+            n = (size_t)(length - at);
+        memset(plain + at, i % 3 ? 1 + i : 0, n);
+        assert(pwrite(fd, plain + at, n, at) == (ssize_t)n);
+    }
+    return fd;
+}
+
+static void put_runs(int64_t n, const uint8_t *from) {
+    for (int64_t i = 0; i < n; i++) {
+        assert(run_starts[i] % GRANULE == 0 && run_starts[i] < run_stops[i]);
+        assert(i == 0 || run_stops[i - 1] <= run_starts[i]);
+        memcpy(seen + run_starts[i], from + wheres[i], (size_t)(run_stops[i] - run_starts[i]));
+    }
+}
+
+static void test_read_runs(int kernel, int fd, int64_t length, int64_t size) {
+    struct ic_reach walk = {0, 0}, reach = {0, 0};
+    while (walk.at < length) {
+        assert(ic_file_extents(fd, length, 4 * MIB, 3, starts, stops, &walk) == 0);
+        for (int64_t i = 0; i < walk.count; i++) {
+            stops[i] = (stops[i] + 511) / 512 * 512;
+            assert(starts[i] % GRANULE == 0 && stops[i] <= size);
+        }
+        assert(ic_read_runs(kernel, fd, length, GRANULE, (size_t)walk.count, starts, stops,
+                            buffer, run_starts, run_stops, wheres, &reach) == 0);
+        put_runs(reach.count, buffer);
+    }
+}
+
+static void test_ahead(int kernel, int fd, int64_t length, int64_t size, int threads,
+                       size_t room) {
+    uint8_t *arena = malloc(room ? room : 1);
+    struct ic_ahead *ahead =
+        ic_ahead_begin(kernel, fd, length, size, (int)pick(2), threads, arena, room);
+    assert(arena && ahead);
+    usleep((useconds_t)pick(3000));
+    int64_t reach = ic_ahead_end(ahead);
+    size_t count;
+    const struct ic_run *runs = ic_ahead_runs(ahead, &count);
+    assert(reach >= 0 && reach <= size && count <= RUNS);
+    for (size_t i = 0; i < count; i++) {
+        assert(runs[i].stop <= reach);
+        run_starts[i] = runs[i].start, run_stops[i] = runs[i].stop, wheres[i] = runs[i].where;
+    }
+    memset(seen, 0, sizeof seen);
+    put_runs((int64_t)count, arena);
+    assert(memcmp(seen, plain, (size_t)(reach < length ? reach : length)) == 0);
+    ic_ahead_free(ahead);
+    free(arena);
+}
+
+static void test_errors(int kernel, int fd, int64_t length) {
+    struct ic_reach reach = {0, 0};
+    int64_t start = 0, stop = length / GRANULE * GRANULE + 2 * GRANULE;
+    assert(ic_read_runs(kernel, fd, stop, GRANULE, 1, &start, &stop, buffer, run_starts,
+                        run_stops, wheres, &reach) == IC_END_OF_FILE);
+    assert(reach.at == length);
+    assert(ic_read_runs(kernel, -1, 1, GRANULE, 1, &start, &stop, buffer, run_starts, run_stops,
+                        wheres, &reach) == EBADF);
+    assert(reach.at == 0);
+    reach.at = 0;
+    assert(ic_file_extents(-1, length, 1, 1, starts, stops, &reach) == EBADF);
+    int64_t at = 7, size = 1;
+    uint64_t address = (uint64_t)(uintptr_t)buffer;
+    assert(ic_write_pieces(-1, 1, &at, &size, &address, &reach) == EBADF && reach.at == 7);
+}
+
+static void test_write_pieces(void) {
+    enum { PIECES = 200 };
+    int64_t ats[PIECES], sizes[PIECES], at = 0;
+    uint64_t addresses[PIECES];
+    int fd = make_file(1);
+    memset(plain, 0, sizeof plain);
+    for (int i = 0; i < PIECES; i++) {
+        at += pick(3) ? 0 : (int64_t)pick(5000);
+        ats[i] = at, sizes[i] = (int64_t)pick(3000);
+        addresses[i] = (uint64_t)(uintptr_t)(buffer + pick(SIZE - 3000));
+        memcpy(plain + at, (void *)(uintptr_t)addresses[i], (size_t)sizes[i]);
+        at += sizes[i];
+    }
+    struct ic_reach reach;
+    assert(ic_write_pieces(fd, PIECES, ats, sizes, addresses, &reach) == 0);
+    assert(pread(fd, seen, SIZE, 0) <= at && memcmp(seen, plain, (size_t)at) == 0);
+    close(fd);
+}
+
+int main(void) {
+    int kernel = 0;
+    for (int i = 0; i < ic_kernel_count(); i++)
+        kernel = ic_kernel_status(i) == IC_KERNEL_USABLE ? i : kernel;
+    for (int round = 0; round < 12; round++) {
+        int64_t length = round ? 1 + (int64_t)pick(SIZE - 512) : SIZE;
+        int64_t size = (length + 511) / 512 * 512;
+        int fd = make_file(length);
+        memset(seen, 0, sizeof seen);
+        test_read_runs(kernel, fd, length, size);
+        assert(memcmp(seen, plain, (size_t)length) == 0);
+        for (int threads = 1; threads <= 4; threads++)
+            test_ahead(kernel, fd, length, size, threads, pick(SIZE));
+        test_errors(kernel, fd, length);
+        close(fd);
+        test_write_pieces();
+    }
+    puts("io: ok");
+    return 0;
+}
