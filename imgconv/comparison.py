@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from imgconv.batches import Pace, batch_capacity, batches
 from imgconv.errors import ImgconvError
 from imgconv.native import is_zero
-from imgconv.ranges import Column, Ranges
+from imgconv.ranges import Column, Mask, Ranges, firsts
 from imgconv.sources.base import Source
 from imgconv.tally import Tally
 from imgconv.workers import Stop, Turn, run
+
+Buffer: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +129,16 @@ def _union(a: _Extents, b: _Extents, size: int) -> Iterator[Ranges]:
 
 def _pieces(first: Ranges, second: Ranges) -> Iterator[tuple[int, int, bool, bool]]:
     """Yield (start, stop, in first, in second) wherever there is data in either."""
-    edges = np.unique(np.concatenate([first.start, first.stop, second.start, second.stop]))
+    edges = np.concatenate([first.start, first.stop, second.start, second.stop])
+    edges.sort()
+    edges = edges[firsts(edges)]
     in_first, in_second = (_inside(edges[:-1], ranges) for ranges in (first, second))
     used = np.flatnonzero(in_first | in_second)
     columns = edges[used], edges[used + 1], in_first[used], in_second[used]
     yield from zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _inside(offsets: Column, ranges: Ranges) -> npt.NDArray[np.bool_]:
+def _inside(offsets: Column, ranges: Ranges) -> Mask:
     begun = np.searchsorted(ranges.start, offsets, side="right")
     ended = np.searchsorted(ranges.stop, offsets, side="right")
     return np.asarray(begun > ended)
@@ -161,8 +165,8 @@ class _Findings:
     def take(
         self,
         task: _Task,
-        buffer: npt.NDArray[np.uint8],
-        other: npt.NDArray[np.uint8],
+        buffer: Buffer,
+        other: Buffer,
         turn: Turn,
     ) -> None:
         """Compare a stretch; what lies behind the first difference is of no moment."""
@@ -178,9 +182,7 @@ class _Findings:
                 self.difference = difference
                 self.compared += compared
 
-    def _compare(
-        self, task: _Task, buffer: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]
-    ) -> tuple[int | None, int]:
+    def _compare(self, task: _Task, buffer: Buffer, other: Buffer) -> tuple[int | None, int]:
         """Return where the stretch differs, and how many bytes were equal before that."""
         compared = 0
         for start, stop, in_first, in_second in _pieces(task.first, task.second):

@@ -5,7 +5,6 @@ by hashing a text that names the disk: another disk has another text, and the sa
 disk has the same one tomorrow.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 
@@ -21,6 +20,8 @@ class Identity:
     timestamp: int = 0
 
     def _digest(self, purpose: str) -> bytes:
+        import hashlib  # takes milliseconds, and raw and qcow2 have no ids
+
         name = f"imgconv\0{purpose}\0{self.text}"
         return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 

@@ -6,12 +6,13 @@ two numpy columns and every operation here works on whole columns at once.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-Column: TypeAlias = npt.NDArray[np.int64]
+# Spelt out: numpy.typing would be one more import.
+Column: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,7 @@ class Ranges:
         """Sum of all lengths in bytes."""
         return int(self.length.sum())
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> "Ranges":
+    def where(self, chosen: Mask) -> "Ranges":
         """Return those ranges for which `chosen` is true."""
         return Ranges(self.start[chosen], self.stop[chosen])
 
@@ -118,6 +119,11 @@ def counting(count: Column) -> Column:
     """Return 0, 1, .., count[0] - 1, 0, 1, .., count[1] - 1, and so on."""
     total = int(count.sum())
     return np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+
+
+def firsts(values: Column) -> Column:
+    """Return the index at which each stretch of equal values begins."""
+    return np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
 
 
 def overlaps(a: Ranges, b: Ranges) -> tuple[Column, Column, Ranges]:

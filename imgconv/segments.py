@@ -9,15 +9,14 @@ because one call may place thousands; iterating a `Segments` gives them one by o
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from imgconv.ranges import Column
 
 META, DATA, ZEROS = 0, 1, 2
-Kinds: TypeAlias = npt.NDArray[np.uint8]
+Kinds: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)

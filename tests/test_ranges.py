@@ -1,12 +1,12 @@
 """Column operations against plain sets of byte numbers."""
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgconv.ranges import Ranges, overlaps
+from imgconv.ranges import Ranges, firsts, overlaps
 
 LIMIT = 200
 
@@ -79,3 +79,10 @@ def test_totals_and_concat() -> None:
     assert whole.total == 7
     assert len(Ranges.concat([])) == 0
     assert list(Ranges.single(4, 4)) == []
+
+
+@given(st.lists(st.integers(-3, 3)))
+def test_firsts(values: list[int]) -> None:
+    lengths = [len(list(group)) for _, group in groupby(values)]
+    expected = [sum(lengths[:i]) for i in range(len(lengths))]
+    assert firsts(np.array(values, dtype=np.int64)).tolist() == expected

@@ -24,7 +24,7 @@ from imgconv.options import (
     number_option,
     size_option,
 )
-from imgconv.ranges import Ranges
+from imgconv.ranges import Ranges, firsts
 from imgconv.segments import META, Meta, Segments, Zeros
 from imgconv.units import KiB, MiB, div_ceil, is_power_of_two, round_up
 
@@ -144,7 +144,7 @@ class Qcow2Writer(PlannedWriter):
         geometry = self._geometry
         runs = runs.split(geometry.group_span)
         group = runs.start // geometry.group_span
-        first = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
+        first = firsts(group)
         last = np.append(first[1:], len(runs))
         placed = []
         for low, high, number in zip(
@@ -177,7 +177,8 @@ class Qcow2Writer(PlannedWriter):
         geometry = self._geometry
         runs = Ranges.concat(self._group_runs).merged()
         self._group_runs = []
-        tables = np.unique(runs.split(geometry.l2_span).start // geometry.l2_span)
+        touched = runs.split(geometry.l2_span).start // geometry.l2_span
+        tables = touched[firsts(touched)]  # np.unique would load all of numpy.ma
         offsets = self._at + geometry.cluster * np.arange(len(tables), dtype=np.uint64)
         self._l1[tables] = offsets | np.uint64(ondisk.COPIED)
         render = partial(_render_l2, runs, tables, self._group_data, geometry)

@@ -5,11 +5,10 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from imgconv.segments import Meta, Segments, Zeros
 
-Table: TypeAlias = npt.NDArray[Any]
+Table: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 PIECE = 1 << 20  # bytes; what one Meta of a long table holds
 

@@ -7,10 +7,11 @@ from uuid import UUID
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, Writer
 from imgconv.formats.vmdk_sparse import MAX_SPARSE, SparseWriter
-from imgconv.formats.vmdk_stream import MAX_STREAM, StreamWriter
 from imgconv.ondisk import vmdk as ondisk
 from imgconv.options import check_fields, choice_option, text_option
-from imgconv.units import SECTOR, div_ceil
+from imgconv.units import SECTOR, TiB, div_ceil
+
+MAX_STREAM = 62 * TiB  # vSphere's largest virtual disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Vmdk:
         """Return the writer of the subformat."""
         descriptor = make_descriptor(disk, self).text().encode()
         if self.subformat == "streamOptimized":
+            from imgconv.formats.vmdk_stream import StreamWriter  # imports zlib
+
             return StreamWriter(disk.size, descriptor)
         return SparseWriter(disk.size, descriptor)
 

@@ -18,11 +18,10 @@ from imgconv.formats.tables import padding, table
 from imgconv.ondisk import vmdk as ondisk
 from imgconv.ranges import Column
 from imgconv.segments import Meta, Segments, data
-from imgconv.units import SECTOR, TiB, div_ceil, round_up
+from imgconv.units import SECTOR, div_ceil, round_up
 
 GRAIN = ondisk.GRAIN_SIZE
 OVERHEAD = 128 * SECTOR
-MAX_STREAM = 62 * TiB  # vSphere's largest virtual disk
 MAX_FILE = (1 << 32) * SECTOR
 LEVEL = 6
 MAX_DEFLATED = GRAIN + (GRAIN >> 12) + (GRAIN >> 14) + 13  # zlib's compressBound

@@ -4,9 +4,9 @@ Only data take memory. A part of a sparse disk may be a gibibyte long and hold o
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from imgconv.body import zero_views
 from imgconv.native import Checksum
@@ -14,7 +14,7 @@ from imgconv.units import MiB, div_ceil
 from imgconv.workers import Condition
 
 BLOCK = MiB
-Block = npt.NDArray[np.uint8]
+Block: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Blocks:
