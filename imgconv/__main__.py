@@ -8,6 +8,9 @@ def main() -> int:
     """Run the command line; Ctrl-C while it is still being loaded is no traceback either."""
     try:
         _have_standard_streams()
+        # Or else numpy, when it is loaded, starts a thread of OpenBLAS for each processor:
+        # 30 ms for linear algebra that no conversion does.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from imgconv import cli
 
         return cli.main()

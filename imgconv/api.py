@@ -6,10 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from os import PathLike
 from time import monotonic
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from imgconv.comparison import Comparison
-from imgconv.comparison import compare as compare_sources
 from imgconv.conversion import Conversion
 from imgconv.errors import OptionError, UnsupportedCombination, UsageError
 from imgconv.formats import format_class, format_names
@@ -23,14 +21,17 @@ from imgconv.pipeline import emit, plan, stream
 from imgconv.progress import Watcher
 from imgconv.report import Measurement, Report
 from imgconv.sinks.base import Sink
-from imgconv.sinks.null import NullSink
 from imgconv.sources.base import Source
 from imgconv.sources.file import FileSource
 from imgconv.sources.probe import check_format
-from imgconv.stores import Store, scheme_of
 from imgconv.tally import Tally
-from imgconv.upload.options import UploadOptions
+from imgconv.urls import scheme_of
 from imgconv.workers import Stop, default_threads
+
+if TYPE_CHECKING:  # what only an upload or a comparison needs is loaded there
+    from imgconv.comparison import Comparison
+    from imgconv.stores import Store
+    from imgconv.upload.options import UploadOptions
 
 Location: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
@@ -44,8 +45,8 @@ def convert(
     identity: str | None = None,
     threads: int | None = None,
     clobber: bool | None = None,
-    store: Store | None = None,
-    upload: UploadOptions | None = None,
+    store: "Store | None" = None,
+    upload: "UploadOptions | None" = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Report:
@@ -128,7 +129,7 @@ def measure(
     *,
     source_format: str | None = None,
     threads: int | None = None,
-    store: Store | None = None,
+    store: "Store | None" = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Measurement:
@@ -138,6 +139,8 @@ def measure(
     told from data by content; compressed formats are compressed. Other arguments and
     errors are those of `convert`.
     """
+    from imgconv.sinks.null import NullSink
+
     output = _format(options)
     with _opened(source, source_format, store, cancelled) as (disk, _):
         writer = Conversion(disk, output, disk.identity, STDOUT).writer()
@@ -168,16 +171,18 @@ def compare(
     strict: bool = False,
     source_format: str | None = None,
     threads: int | None = None,
-    store: Store | None = None,
+    store: "Store | None" = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Comparison:
+) -> "Comparison":
     """Compare the content of two disks, wherever they are.
 
     If one is larger the rest of it must be zero, and with `strict` there must be no rest.
     Both are of the `source_format`, and if in an object store, in the same `store`. Other
     arguments and errors are those of `convert`.
     """
+    from imgconv.comparison import compare as compare_sources
+
     with (
         _opened(first, source_format, store, cancelled) as (one, _),
         _opened(second, source_format, store, cancelled) as (other, _),
@@ -196,7 +201,7 @@ def compare(
 
 
 def open_disk(
-    source: Location, *, source_format: str | None = None, store: Store | None = None
+    source: Location, *, source_format: str | None = None, store: "Store | None" = None
 ) -> GuestDisk:
     """Open a disk image for reading; raw for now; use it with `with`.
 
@@ -212,7 +217,9 @@ def open_disk(
     return GuestDisk(disk)
 
 
-def _source(location: str, store: Store | None, cancelled: Callable[[], bool] | None) -> Source:
+def _source(
+    location: str, store: "Store | None", cancelled: Callable[[], bool] | None
+) -> Source:
     if scheme_of(location) is None:
         return FileSource(location)
     from imgconv.objects import open_object
@@ -236,7 +243,7 @@ def format_for(path: str) -> Format:
 def _opened(
     source: Location | Source | GuestDisk,
     source_format: str | None,
-    store: Store | None,
+    store: "Store | None",
     cancelled: Callable[[], bool] | None,
 ) -> Iterator[tuple[Source, str]]:
     """Open a path, check its format, and close it; what is open already passes through."""
@@ -271,8 +278,8 @@ def _identity(disk: Source, text: str | None) -> Identity:
 def _open_target(
     conversion: Conversion,
     clobber: bool | None,
-    store: Store | None,
-    upload: UploadOptions | None,
+    store: "Store | None",
+    upload: "UploadOptions | None",
     stop: Stop,
     tally: Tally,
 ) -> AbstractContextManager[Sink]:
@@ -285,12 +292,12 @@ def _open_target(
             clobber=clobber is not False,
             cancelled=stop.is_set,
         )
-    from imgconv.objects import open_object_sink  # what it imports takes time
+    from imgconv.objects import open_object_sink
 
     return open_object_sink(
         conversion,
         store=store,
-        options=upload or UploadOptions(),
+        options=upload,
         exclusive=not clobber,
         cancelled=stop.is_set,
         tally=tally,
@@ -298,7 +305,7 @@ def _open_target(
 
 
 def _with_upload(
-    report: Report, sink: Sink, store: Store | None, upload: UploadOptions | None
+    report: Report, sink: Sink, store: "Store | None", upload: "UploadOptions | None"
 ) -> Report:
     """Complete the report of an upload, and store it if that is wanted."""
     from imgconv.objects import store_receipt, upload_report

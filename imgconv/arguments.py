@@ -1,11 +1,14 @@
 """The arguments of the command line, and the option objects they stand for."""
 
 import argparse
+import os
 import re
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from imgconv.errors import UsageError
 from imgconv.units import parse_size
+from imgconv.urls import scheme_of
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
@@ -14,6 +17,17 @@ if TYPE_CHECKING:
     from imgconv.upload.options import UploadOptions
 
 COMMANDS = ("convert", "measure", "compare", "uploads", "grant")
+_UPLOAD = (  # options that are in the namespace only if given
+    "part_size",
+    "concurrency",
+    "patience",
+    "rate_limit",
+    "resume",
+    "journal",
+    "zero_copy",
+    "content_md5",
+    "store_receipt",
+)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EPILOG = """\
 Exit codes: 0 done; 1 the input or the output failed (of compare: the disks differ);
@@ -25,6 +39,19 @@ now, trying again later may help; 129 hung up; 130 interrupted (Ctrl-C); 143 ter
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _help_width() -> int:
+    """Return how many columns help may take.
+
+    Argparse would ask shutil, which takes milliseconds to import, and not only to show help
+    but for every argument that is added.
+    """
+    try:
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
+    except (OSError, ValueError):
+        columns = 0
+    return (columns or 80) - 2
 
 
 def _whole(text: str) -> int:
@@ -54,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Convert disk images. The command may be left out: imgconv IN OUT. "
         "For the options see imgconv convert --help.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=_help_width()),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"imgconv {__version__}")
@@ -70,7 +97,13 @@ def make_parser() -> argparse.ArgumentParser:
 def _command(
     commands: "argparse._SubParsersAction[_Parser]", name: str, about: str
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    return commands.add_parser(
+        name,
+        help=about,
+        description=about,
+        formatter_class=partial(argparse.HelpFormatter, width=_help_width()),
+        allow_abbrev=False,
+    )
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +138,11 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         "(default: base name, size and modification time of IN)",
     )
     _store(parser.add_argument_group("object stores"))
-    _upload(parser.add_argument_group("uploads, when OUT is an object"))
+    _upload(
+        parser.add_argument_group(
+            "uploads, when OUT is an object", argument_default=argparse.SUPPRESS
+        )
+    )
     _common(parser)
 
 
@@ -211,14 +248,11 @@ def _upload(group: "argparse._ArgumentGroup") -> None:
         metavar="SIZE",
         help="of each part (default: 16M, or more where the store has too few parts)",
     )
-    group.add_argument(
-        "--concurrency", type=_whole, metavar="N", default=4, help="requests at once (4)"
-    )
+    group.add_argument("--concurrency", type=_whole, metavar="N", help="requests at once (4)")
     group.add_argument(
         "--patience",
         type=_duration,
         metavar="TIME",
-        default=300,
         help="how long a request is repeated while the store fails (5m)",
     )
     group.add_argument(
@@ -237,11 +271,12 @@ def _upload(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--zero-copy",
         choices=("auto", "on", "off"),
-        default="auto",
         help="let the store copy parts that are all zeros (auto: if no checksum is lost)",
     )
     group.add_argument("--content-md5", action="store_true", help="send an MD5 with each part")
-    group.add_argument("--receipt", metavar="FILE", help="write all about the object as JSON")
+    group.add_argument(
+        "--receipt", metavar="FILE", default=None, help="write all about the object as JSON"
+    )
     group.add_argument(
         "--store-receipt", action="store_true", help="store that as OUT.receipt.json, too"
     )
@@ -272,8 +307,6 @@ def format_of(arguments: argparse.Namespace) -> "Format":
 
 def store_of(arguments: argparse.Namespace, *locations: str) -> "Store | None":
     """Make the store options for the one URL among the locations; None without a URL."""
-    from imgconv.stores import scheme_of, store_from_text
-
     texts = list(arguments.store_options)
     for name in ("endpoint_url", "region"):
         if (value := getattr(arguments, name)) is not None:
@@ -281,25 +314,22 @@ def store_of(arguments: argparse.Namespace, *locations: str) -> "Store | None":
     found = {scheme for location in locations if (scheme := scheme_of(location))}
     schemes = found - {"http", "https"}
     if len(schemes) == 1:
+        from imgconv.stores import store_from_text
+
         return store_from_text(schemes.pop(), ",".join(texts))
     if texts:
         raise UsageError("options of a store need exactly one kind of store among the names")
     return None
 
 
-def upload_of(arguments: argparse.Namespace) -> "UploadOptions":
-    """Make the upload options."""
+def upload_of(arguments: argparse.Namespace) -> "UploadOptions | None":
+    """Make the upload options; None when none are given."""
+    given = {name: vars(arguments)[name] for name in _UPLOAD if name in arguments}
+    if not given:
+        return None
     from imgconv.upload.options import UploadOptions
     from imgconv.upload.retry import Backoff
 
-    return UploadOptions(
-        backoff=Backoff(patience=arguments.patience),
-        part_size=arguments.part_size,
-        concurrency=arguments.concurrency,
-        rate_limit=arguments.rate_limit,
-        resume=arguments.resume,
-        journal=arguments.journal,
-        zero_copy=arguments.zero_copy,
-        content_md5=arguments.content_md5,
-        store_receipt=arguments.store_receipt,
-    )
+    if "patience" in given:
+        given["backoff"] = Backoff(patience=given.pop("patience"))
+    return UploadOptions(**given)

@@ -1,17 +1,14 @@
 """The commands: each takes parsed arguments, calls the library and shows what came of it."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from imgconv import terminal
 from imgconv.arguments import format_of, store_of, upload_of
 from imgconv.errors import WriteFailed
-from imgconv.readahead import reading
 
 if TYPE_CHECKING:
     from imgconv.progress import Watcher
@@ -21,7 +18,9 @@ DIFFERENT = 1  # what qemu-img compare says, too
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Convert IN to OUT."""
+    """Convert IN to OUT, reading it while the rest of the program is loaded."""
+    from imgconv.readahead import reading
+
     with reading(arguments.source):
         return measure(arguments) if arguments.dry_run else _convert(arguments)
 
@@ -59,6 +58,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _brief(report: "Report") -> dict[str, Any]:
     """Leave the table of parts to the receipt: it may have ten thousand rows."""
+    from dataclasses import asdict
+
     shown = asdict(report)
     if shown["upload"] is not None:
         shown["upload"]["parts"] = len(shown["upload"]["parts"])
@@ -66,6 +67,9 @@ def _brief(report: "Report") -> dict[str, Any]:
 
 
 def _write_receipt(path: str, report: "Report") -> None:
+    import json
+    from dataclasses import asdict
+
     try:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(asdict(report), file, indent=1)
@@ -93,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> int:
         close()
     _warn(arguments, measured.warnings)
     if arguments.json:
-        terminal.print_json(asdict(measured))
+        terminal.print_json(measured)
     else:
         for line in terminal.measurement_lines(measured):
             terminal.show(line)
@@ -118,7 +122,7 @@ def compare(arguments: argparse.Namespace) -> int:
     finally:
         close()
     if arguments.json:
-        terminal.print_json(asdict(found))
+        terminal.print_json(found)
     elif not arguments.quiet:
         terminal.show(terminal.comparison_text(found))
     return 0 if found.identical else DIFFERENT
@@ -136,7 +140,7 @@ def uploads(arguments: argparse.Namespace) -> int:
         age = DAY if arguments.older_than is None else arguments.older_than
         found = abort_uploads(arguments.prefix, store=store, older_than=age)
     if arguments.json:
-        terminal.print_json([asdict(upload) for upload in found])
+        terminal.print_json(found)
     else:
         for upload in found:
             terminal.show(terminal.upload_line(upload))

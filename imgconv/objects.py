@@ -14,12 +14,13 @@ from imgconv.report import Report, UploadReport
 from imgconv.sinks.base import Sink
 from imgconv.sinks.multipart import MultipartSink
 from imgconv.sources.remote import RemoteSource, Window
-from imgconv.stores import ObjectUrl, Store, parse_url, scheme_of, store_class
+from imgconv.stores import ObjectUrl, Store, parse_url, store_class
 from imgconv.stores.http import open_http
 from imgconv.tally import Tally
 from imgconv.upload.journal import Job
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.retry import Backoff, Retry
+from imgconv.urls import scheme_of
 from imgconv.workers import Stop
 
 _OPENING, _READING = Backoff(patience=20.0), Backoff(patience=60.0)
@@ -80,7 +81,7 @@ def open_object_sink(
     conversion: Conversion,
     *,
     store: Store | None,
-    options: UploadOptions,
+    options: UploadOptions | None,
     exclusive: bool,
     cancelled: Callable[[], bool],
     tally: Tally,
@@ -90,6 +91,7 @@ def open_object_sink(
     An upload is suspended, not aborted, when it is to be resumed and going on makes sense.
     """
     url = parse_url(conversion.target)
+    options = options or UploadOptions()
     with opened_store(url, store) as opened:
         foreseen = outline(conversion.disk, conversion.writer())
         sink = MultipartSink(

@@ -9,9 +9,6 @@ from time import sleep
 
 from imgconv.errors import Cancelled, OutputExists, OutputRefused, UnsupportedCombination
 from imgconv.sinks.base import Sink
-from imgconv.sinks.device import DeviceSink
-from imgconv.sinks.file import FileSink
-from imgconv.sinks.stream import StreamSink
 
 STDOUT = "-"
 _NOTICE_SECONDS = 0.1
@@ -31,7 +28,7 @@ def open_sink(
     mode = _mode_of(path)
     descriptor = -1
     if is_stdout(path):
-        sink: Sink = StreamSink(_stdout(), "standard output", cancelled)
+        sink: Sink = _stream(_stdout(), "standard output", cancelled)
     elif stat.S_ISDIR(mode):
         raise OutputRefused(f"{path}: is a folder")
     elif stat.S_ISBLK(mode):
@@ -41,12 +38,16 @@ def open_sink(
             )
         if not clobber:
             raise OutputExists(f"{path}: is a device, which is overwritten, not created")
+        from imgconv.sinks.device import DeviceSink
+
         sink = DeviceSink(path, size)
     elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         descriptor = _open_stream(path, cancelled)
-        sink = StreamSink(descriptor, path, cancelled)
+        sink = _stream(descriptor, path, cancelled)
     else:
         _refuse_strange_name(path)
+        from imgconv.sinks.file import FileSink
+
         sink = FileSink(path, clobber=clobber)
     try:
         yield sink
@@ -56,6 +57,12 @@ def open_sink(
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _stream(fd: int, name: str, cancelled: Callable[[], bool]) -> Sink:
+    from imgconv.sinks.stream import StreamSink
+
+    return StreamSink(fd, name, cancelled)
 
 
 def _abort(sink: Sink, error: BaseException) -> None:

@@ -1,13 +1,11 @@
 """What people and programs see of a conversion on the terminal."""
 
 import io
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from imgconv.errors import WriteFailed
@@ -67,8 +65,11 @@ def _give_up(stream: TextIO) -> None:
 
 
 def print_json(value: object, *, to_stderr: bool = False) -> None:
-    """Write one line of JSON."""
-    show(json.dumps(value), to_stderr=to_stderr)
+    """Write one line of JSON; a dataclass becomes an object with its fields."""
+    import json  # these two take milliseconds, and most runs print none
+    from dataclasses import asdict
+
+    show(json.dumps(value, default=asdict), to_stderr=to_stderr)
 
 
 class _Unheard(io.TextIOBase):
@@ -147,7 +148,7 @@ def progress_lines() -> "tuple[Callable[[Progress], None], Close]":
         moment = time.monotonic()
         if moment - last >= _JSON_SECONDS or now.done >= now.total:
             last = moment
-            print_json({"progress": asdict(now)}, to_stderr=True)
+            print_json({"progress": now}, to_stderr=True)
 
     return watch, lambda: None
 

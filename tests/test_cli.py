@@ -125,6 +125,8 @@ def test_option_help() -> None:
         (["disk.raw", "o", "-O", "qcow2", "-o", "bogus=1"], ["bogus", "cluster_size"], 2),
         (["disk.raw", "o.qcow2", "-f", "vmdk"], ["cannot read format 'vmdk'"], 2),
         (["disk.raw", "o.qcow2", "-m", "0"], ["threads=0"], 2),
+        (["disk.raw", "o.qcow2", "--concurrency", "0"], ["concurrency=0", "1 to 64"], 2),
+        (["disk.raw", "o.qcow2", "--journal", "j"], ["journal", "resume"], 2),
         (["disk.raw", "o.qcow2", "-m", "two"], ["not a whole number"], 2),
         (["disk.raw", "-"], ["-O"], 2),
         (["disk.raw"], ["OUT", "--help"], 2),

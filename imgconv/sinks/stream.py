@@ -2,7 +2,6 @@
 
 import os
 import select
-import socket
 import stat
 from collections.abc import Callable
 
@@ -16,6 +15,8 @@ MAX_VECTORS = 1024  # IOV_MAX of Linux
 
 def _send_some(fd: int, views: list[memoryview]) -> int:
     """Write to a socket what it takes now."""
+    import socket  # takes milliseconds, and most streams are pipes
+
     with socket.socket(fileno=os.dup(fd)) as own:
         return own.sendmsg(views, [], socket.MSG_DONTWAIT)
 

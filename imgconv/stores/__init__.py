@@ -5,7 +5,6 @@ the store. Other packages add stores with entry points in the group `imgconv.sto
 after their URL scheme; those cannot shadow a built-in one.
 """
 
-import re
 from dataclasses import dataclass
 from importlib import import_module
 from posixpath import split
@@ -14,6 +13,7 @@ from typing import ClassVar, Protocol
 from imgconv.errors import UsageError
 from imgconv.objectstore import PartStore
 from imgconv.options import parse_options
+from imgconv.urls import split_url
 
 TABLE = {
     "file": "imgconv.stores.local:Local",
@@ -21,7 +21,6 @@ TABLE = {
     "oss": "imgconv.stores.oss:Oss",
     "ticket": "imgconv.stores.ticket:Ticket",
 }
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 class Store(Protocol):
@@ -50,22 +49,16 @@ class ObjectUrl:
         return f"{self.scheme}://{self.bucket.rstrip('/')}/{self.key}"
 
 
-def scheme_of(location: str) -> str | None:
-    """Return the scheme of a URL, None when `location` is no URL but a path."""
-    match = _URL.fullmatch(location)
-    return match[1] if match else None
-
-
 def parse_url(url: str, *, key_needed: bool = True) -> ObjectUrl:
     """Take an object's URL to pieces; UsageError when bucket or key are missing.
 
     Without `key_needed` the key may be empty or the beginning of one. A ticket is read, as
     the key is in it.
     """
-    match = _URL.fullmatch(url)
-    if match is None:
+    parts = split_url(url)
+    if parts is None:
         raise UsageError(f"{url}: is not a URL")
-    scheme, rest = match[1], match[2]
+    scheme, rest = parts
     if scheme == "file":
         if not rest.startswith("/"):
             raise UsageError(f"{url}: a file URL needs an absolute path, file:///folder/name")
