@@ -20,7 +20,7 @@ from imgconv.objectstore import Limits, ObjectInfo, ObjectReader, Part, Upload
 from imgconv.stores.s3_client import Clients, Connector
 from imgconv.stores.s3_errors import code_of, explained
 from imgconv.stores.s3_object import S3Object
-from imgconv.stores.s3_wire import checksums, crc_of, etag_of, object_info, quoted
+from imgconv.stores.s3_wire import checksums, crc_of, etag_of, object_info, quoted, told
 from imgconv.units import MiB
 from imgconv.workers import Lock
 
@@ -79,11 +79,11 @@ class Bucket:
                 answer = clients.quick.create_multipart_upload(
                     **self._at(key), ContentType=_TYPE, Metadata=dict(metadata), **announced
                 )
+                return Upload(key, told(answer, "UploadId"))
         except (StoreCannot, StoreRefused) as error:
             if announced and code_of(error) in _NOT_UNDERSTOOD:
                 raise StoreCannot(f"{error}; profile=plain does without checksums") from error
             raise
-        return Upload(key, answer["UploadId"])
 
     def put_part(
         self, upload: Upload, number: int, body: Body, *, crc: int | None, md5: bytes | None
@@ -97,7 +97,7 @@ class Bucket:
                 ContentLength=len(body),
                 **checksums(crc, md5),
             )
-        part = Part(number, len(body), etag_of(answer), crc_of(answer))
+            part = Part(number, len(body), etag_of(answer), crc_of(answer))
         self._compare(upload, part, crc, md5)
         return part
 
@@ -109,13 +109,14 @@ class Bucket:
         if not self._limits.copies:
             raise StoreCannot(f"{self.name}/{what}: this service copies no parts")
         with self._calling(what) as clients:
-            answer = clients.patient.upload_part_copy(
+            reply = clients.patient.upload_part_copy(
                 **self._in(upload),
                 PartNumber=number,
                 CopySource=self._at(source_key),
                 CopySourceRange=f"bytes={start}-{start + length - 1}",
-            )["CopyPartResult"]
-        return Part(number, length, etag_of(answer), crc_of(answer))
+            )
+            answer = told(reply, "CopyPartResult")
+            return Part(number, length, etag_of(answer), crc_of(answer))
 
     def list_parts(self, upload: Upload) -> Iterator[Part]:
         """Yield the parts the service holds, by number.
@@ -128,8 +129,11 @@ class Bucket:
                 answer = clients.quick.list_parts(
                     **self._in(upload), PartNumberMarker=marker, MaxParts=self._page
                 )
-            for row in answer.get("Parts", ()):
-                yield Part(row["PartNumber"], row["Size"], etag_of(row), crc_of(row))
+                found = [
+                    Part(row["PartNumber"], row["Size"], etag_of(row), crc_of(row))
+                    for row in answer.get("Parts", ())
+                ]
+            yield from found
             following = answer.get("NextPartNumberMarker", 0)
             if not answer.get("IsTruncated") or following <= marker:
                 return
@@ -178,7 +182,8 @@ class Bucket:
                 **verified,
                 **self._condition(exclusive),
             )
-        return self._published(upload.key, object_info(answer, size))
+            info = object_info(answer, size)
+        return self._published(upload.key, info)
 
     def abort(self, upload: Upload) -> None:
         """Throw an upload and its parts away; one that is gone is no error."""
@@ -212,7 +217,7 @@ class Bucket:
                 **sums,
                 **self._condition(exclusive),
             )
-        return object_info({**answer, "Metadata": metadata}, len(content))
+            return object_info({**answer, "Metadata": metadata}, len(content))
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
@@ -279,12 +284,12 @@ class Bucket:
         try:
             with self._calling(f"{key}: head") as clients:
                 answer = clients.quick.head_object(**self._at(key), **mode)
+                return object_info(answer, told(answer, "ContentLength"))
         except (ObjectMissing, StoreRefused):
             # no body, no reason: another key, another bucket, an old token all look alike
             with self._calling(f"{key}: get") as clients:
                 clients.quick.get_object(**self._at(key), Range="bytes=0-0")["Body"].close()
             raise
-        return object_info(answer, answer["ContentLength"])
 
     def _compare(self, upload: Upload, part: Part, crc: int | None, md5: bytes | None) -> None:
         """Raise ContentDamaged unless the service's own sums of a part are ours."""

@@ -5,6 +5,7 @@ the checksum in a quarter of the time. Needs boto3, of which only the core is im
 rest takes a tenth of a second and is of no use here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,9 +18,11 @@ from imgconv.errors import UsageError
 from imgconv.objectstore import Limits
 from imgconv.stores.profiles import PROFILES, profile_of_host
 from imgconv.stores.s3_errors import explained
+from imgconv.stores.s3_wire import Incomplete
 
 _CONNECTIONS = 32  # kept per client: more than any uploader uses at once
 _MINUTES = 300  # how long a service may take to put an object together, in seconds
+_LISTS = ("ListParts", "ListMultipartUploads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,32 @@ class Connector:
             tcp_keepalive=True,
             user_agent_extra="imgconv",
         )
-        return session.create_client(
+        client = session.create_client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name=self.region or session.get_config_variable("region") or "us-east-1",
             config=config,
         )
+        client.meta.events.register(
+            "before-parse.s3.*",
+            lambda **event: _refuse_half(event["operation_model"], event["response_dict"]),
+        )
+        return client
+
+
+def _refuse_half(operation: Any, answer: Mapping[str, Any]) -> None:
+    """Raise Incomplete for an answer that is shorter than it says, or a list that is empty.
+
+    The library has its transport overlook the one, and takes the other, which is not even
+    a document, for a list of nothing.
+    """
+    said, body = answer["headers"].get("content-length", ""), answer["body"]
+    if operation.http["method"] == "HEAD" or not isinstance(body, bytes):
+        return  # there is no body, or it is read later
+    if said.isdecimal() and len(body) != int(said):
+        raise Incomplete(f"the answer ended after {len(body)} of {said} bytes")
+    if not body and operation.name in _LISTS and answer["status_code"] < 300:
+        raise Incomplete("the answer is empty")
 
 
 def _identity(session: Session) -> tuple[str | None, str | None]:

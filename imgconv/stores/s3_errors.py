@@ -31,8 +31,10 @@ from imgconv.errors import (
     StoreUnavailable,
 )
 from imgconv.stores.s3_codes import Refusal, line
+from imgconv.stores.s3_wire import Incomplete
 
-_TRANSPORT = (
+_INTERRUPTIONS = (
+    Incomplete,
     ConnectionError,
     HTTPClientError,
     HTTPError,
@@ -58,7 +60,7 @@ def explained(what: str, *, reading: bool = False) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _refusal(what, error.response, reading) from error
-    except _TRANSPORT as error:
+    except _INTERRUPTIONS as error:
         raise _interruption(what, error) from error
     except (BotoCoreError, RuntimeError) as error:
         raise _mistake(what, error) from error

@@ -1,4 +1,4 @@
-"""Checksums and ETags as S3 writes them."""
+"""Checksums and ETags as S3 writes them, and what no answer goes without."""
 
 import base64
 from collections.abc import Mapping
@@ -7,6 +7,18 @@ from typing import Any
 from imgconv.objectstore import ObjectInfo
 
 Answer = Mapping[str, Any]
+
+
+class Incomplete(ValueError):
+    """An answer lacks what it must have, so it is only half of one, or somebody else's."""
+
+
+def told(answer: Answer, name: str) -> Any:
+    """Return what an answer must have; raises Incomplete."""
+    value = answer.get(name)
+    if value is None or value == "":
+        raise Incomplete(f"the answer has no {name}")
+    return value
 
 
 def checksums(crc: int | None, md5: bytes | None) -> dict[str, str]:
@@ -29,8 +41,8 @@ def crc_of(answer: Answer) -> int | None:
 
 
 def etag_of(answer: Answer) -> str:
-    """Return the ETag in an answer or a row of one, without its quotes."""
-    return str(answer.get("ETag", "")).strip('"')
+    """Return the ETag in an answer or a row of one, without its quotes; or Incomplete."""
+    return str(told(answer, "ETag")).strip('"')
 
 
 def quoted(etag: str) -> str:
@@ -39,7 +51,7 @@ def quoted(etag: str) -> str:
 
 
 def object_info(answer: Answer, size: int) -> ObjectInfo:
-    """Return what an answer tells of an object of `size` bytes."""
+    """Return what an answer tells of an object of `size` bytes; or Incomplete."""
     return ObjectInfo(
         size=size,
         etag=etag_of(answer),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 from imgconv.objectstore import Part
-from imgconv.stores.s3_wire import Answer, checksums, crc_of, etag_of, quoted
+from imgconv.stores.s3_wire import Answer, checksums, crc_of, etag_of, quoted, told
 
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _META = "x-amz-meta-"
@@ -15,13 +15,16 @@ def parsed(content: bytes) -> Element:
 
     A service that takes its time sends white space before the document.
     """
-    text = content.decode().strip()
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError("the answer is not UTF-8") from error
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("declares entities")
+        raise ValueError("the answer declares entities")
     try:
         return fromstring(text)
     except ParseError as error:
-        raise ValueError("is not XML") from error
+        raise ValueError("the answer is not XML") from error
 
 
 def is_error(root: Element) -> bool:
@@ -49,10 +52,17 @@ def fields_of_headers(headers: Mapping[str, str]) -> Answer:
 
 
 def parts_in(root: Element) -> Iterator[Part]:
-    """Yield the parts that a page lists; ValueError for numbers that are none."""
+    """Yield the parts that a page lists; ValueError when they are not described."""
     for row in map(fields_of, root.iterfind("{*}Part")):
-        number, size = int(row.get("PartNumber", "")), int(row.get("Size", ""))
+        number, size = _number(row, "PartNumber"), _number(row, "Size")
         yield Part(number, size, etag_of(row), crc_of(row))
+
+
+def _number(row: Answer, name: str) -> int:
+    text = str(told(row, name)).strip()
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"the answer has {name} {text!r}")
+    return int(text)
 
 
 def goes_on(root: Element) -> bool:

@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
@@ -53,11 +53,17 @@ class _Reply:
     content: bytes
 
     def document(self) -> Element:
-        """Return the XML in it; half of one is as good as no answer."""
-        try:
+        """Return the XML in it."""
+        with self.understood():
             return parsed(self.content)
+
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Raise StoreUnavailable for a ValueError: half an answer is as good as none."""
+        try:
+            yield
         except ValueError as error:
-            raise StoreUnavailable(f"{self.what}: the answer {error}") from error
+            raise StoreUnavailable(f"{self.what}: {error}") from error
 
 
 class TicketStore:
@@ -114,8 +120,9 @@ class TicketStore:
             {"Content-Length": str(len(body)), **_content_md5(md5)},
             body.reader(),
         )
-        told = fields_of_headers(reply.headers)
-        part = Part(number, len(body), etag_of(told), crc_of(told))
+        fields = fields_of_headers(reply.headers)
+        with reply.understood():
+            part = Part(number, len(body), etag_of(fields), crc_of(fields))
         if crc is not None and part.crc != crc:
             _refuse_checksum(reply.what, part.crc)
         return part
@@ -135,10 +142,8 @@ class TicketStore:
         for url in ticket.pages:
             reply = self._ask(ticket, "list parts", "GET", url)
             page = reply.document()
-            try:
+            with reply.understood():
                 found = [part for part in parts_in(page) if part.number > last]
-            except ValueError as error:
-                raise StoreUnavailable(f"{reply.what}: the answer has no numbers") from error
             yield from found
             if not goes_on(page):
                 return
@@ -179,7 +184,8 @@ class TicketStore:
         if is_error(root):  # the service had said yes before it knew
             self._refuse(ticket, reply.what, 200, reply.headers, root)
         version = fields_of_headers(reply.headers)["VersionId"]
-        return object_info({**fields_of(root), "VersionId": version}, size)
+        with reply.understood():
+            return object_info({**fields_of(root), "VersionId": version}, size)
 
     def abort(self, upload: Upload) -> None:
         """Throw the upload and its parts away; one that is gone is no error."""
@@ -199,7 +205,8 @@ class TicketStore:
         size = reply.headers.get("content-length", "")
         if not (size.isascii() and size.isdigit()):
             raise StoreUnavailable(f"{reply.what}: the service does not tell the size")
-        return object_info(fields_of_headers(reply.headers), int(size))
+        with reply.understood():
+            return object_info(fields_of_headers(reply.headers), int(size))
 
     def put(
         self, key: str, content: bytes, metadata: Mapping[str, str], *, exclusive: bool

@@ -19,6 +19,7 @@ from uuid import uuid4
 import pytest
 from support.cli import COMMAND, assert_one_line_error
 from support.fault_proxy import (
+    BLANK,
     Fault,
     FaultProxy,
     Predicate,
@@ -639,6 +640,32 @@ def test_a_complete_that_fails_after_it_said_yes(store: PartStore, place: Place)
     assert store.complete(upload, [part], size=7, crc=0, exclusive=True).etag == "x"
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault(cut_reply=0), Fault(cut_reply=60), Fault(afterwards=BLANK)]
+)
+def test_half_an_answer(store: PartStore, place: Place, fault: Fault) -> None:
+    upload = store.begin(place.key, {})
+    part = put(store, upload, 1, b"content")
+    place.proxy.script(fault, is_list_parts)
+    with raises(StoreUnavailable, "list parts: the answer "):
+        list(store.list_parts(upload))
+    place.proxy.script(fault, is_complete)
+    with raises(StoreUnavailable, "complete: the answer "):
+        store.complete(upload, [part], size=7, crc=part.crc, exclusive=True)
+    assert place.content() == b"content"
+
+
+def test_an_answer_without_an_etag(store: PartStore, place: Place) -> None:
+    upload = store.begin(place.key, {})
+    place.proxy.script(Fault(afterwards=BLANK), is_put_part(1))
+    with raises(StoreUnavailable, "part 1: the answer has no ETag"):
+        put(store, upload, 1, b"content")
+    place.put(b"content")
+    place.proxy.script(Fault(afterwards=BLANK), is_head)
+    with raises(StoreUnavailable, "head: the answer has no ETag"):
+        store.head(place.key)
+
+
 def reply(body: bytes, status: int = 200) -> bytes:
     return b"HTTP/1.1 %d Told\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
 
@@ -675,8 +702,9 @@ def test_lists_that_are_not_to_be_trusted(store: PartStore, place: Place) -> Non
     bomb = b"<!DOCTYPE a [<!ENTITY b 'cc'>]><ListPartsResult>&b;</ListPartsResult>"
     answers = [
         (bomb, "declares entities"),
-        (bomb.decode().encode("utf-16"), "the answer"),
-        (b"<ListPartsResult><Part/></ListPartsResult>", "no numbers"),
+        (bomb.decode().encode("utf-16"), "is not UTF-8"),
+        (b"<ListPartsResult><Part/></ListPartsResult>", "no PartNumber"),
+        (page([-1], truncated=False).partition(b"\r\n\r\n")[2], "has PartNumber '-1'"),
         (b"<ListPartsResult>", "is not XML"),
         (b" " * (17 * MiB), "does not end"),
     ]

@@ -98,6 +98,9 @@ def error(status: int, code: str, *, retry_after: int | None = None) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+BLANK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
 def anything(request: Request) -> bool:
     return True
 
