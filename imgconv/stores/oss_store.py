@@ -129,22 +129,24 @@ class OssStore:
             for row in page.parts or ():
                 etag = _etag(_told(row.etag, what))
                 yield Part(row.part_number, row.size, etag, _crc(row.hash_crc64))
-            more = _has_more(page, request.part_number_marker, page.next_part_number_marker)
+            here = request.part_number_marker
+            more = _has_more(what, page, here, page.next_part_number_marker)
             request.part_number_marker = page.next_part_number_marker
 
     def list_uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield unfinished uploads whose key begins with `prefix`."""
         request = oss.ListMultipartUploadsRequest(bucket=self._bucket, prefix=prefix)
+        what = f"{self.name}: cannot list the uploads"
         more = True
         while more:
-            with store_errors(f"{self.name}: cannot list the uploads"):
+            with store_errors(what):
                 page = self._client.list_multipart_uploads(request)
             for row in page.uploads or ():
                 started = row.initiated.timestamp() if row.initiated else 0.0
                 yield Upload(row.key, row.upload_id, started)
             here = request.key_marker, request.upload_id_marker
             there = page.next_key_marker, page.next_upload_id_marker
-            more = _has_more(page, here, there)
+            more = _has_more(what, page, here, there)
             request.key_marker, request.upload_id_marker = there
 
     def complete(
@@ -385,6 +387,9 @@ def _crc(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
-def _has_more(page: Any, here: Any, there: Any) -> bool:
-    """Say whether a list goes on; one that goes on where it was would never end."""
-    return bool(page.is_truncated) and here != there
+def _has_more(what: str, page: Any, here: Any, there: Any) -> bool:
+    """Say whether a list goes on, as a whole page of one tells.
+
+    One that goes on where it was would never end.
+    """
+    return bool(_told(page.is_truncated, what)) and here != there

@@ -10,6 +10,7 @@ import pytest
 from support import disks
 from support.ecs_metadata import EcsMetadata
 from support.fault_proxy import (
+    BLANK,
     Fault,
     error,
     is_begin,
@@ -43,6 +44,18 @@ from imgconv.units import KiB, MiB
 
 SIZE = 17 * MiB  # four parts, of which the last is small
 PART = 5 * MiB
+
+# the server has done it, and the answer does not say so
+UNANSWERED = [
+    pytest.param(Fault(lose_reply=True), id="none"),
+    pytest.param(Fault(cut_reply=0), id="cut"),
+    pytest.param(Fault(afterwards=BLANK), id="blank"),
+]
+UNANSWERED_BY_OSS = [
+    pytest.param(OssFault(drop_reply=True), id="none"),
+    pytest.param(OssFault(cut_reply=0), id="cut"),
+    pytest.param(OssFault(blank=True), id="blank"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +174,12 @@ class TestNetwork:
         assert sink.report is not None
         assert sink.report.retries >= 4
 
+    @pytest.mark.parametrize("answer", UNANSWERED)
     def test_a_lost_answer_to_begin_leaves_an_upload_that_is_found(
-        self, s3_target: S3Target, disk: Path
+        self, s3_target: S3Target, disk: Path, answer: Fault
     ) -> None:
         """Scenario 17: a right object, and an orphan until somebody cleans up."""
-        s3_target.proxy.script(Fault(lose_reply=True), when=is_begin)
+        s3_target.proxy.script(answer, when=is_begin)
         s3_target.export(disk)
         (orphan,) = s3_target.unfinished()
         assert imgconv.abort_uploads(s3_target.url, store=s3_target.direct) == ()
@@ -173,11 +187,12 @@ class TestNetwork:
         assert [upload.id for upload in gone] == [orphan]
         s3_target.assert_whole(disk)
 
+    @pytest.mark.parametrize("answer", UNANSWERED_BY_OSS)
     def test_a_lost_answer_to_begin_leaves_an_upload_of_oss_that_is_found(
-        self, oss_target: OssTarget, small: Path
+        self, oss_target: OssTarget, small: Path, answer: OssFault
     ) -> None:
         """Scenario 17: a right object, and an orphan until somebody cleans up."""
-        oss_target.server.faults.add("InitiateMultipartUpload", OssFault(drop_reply=True))
+        oss_target.server.faults.add("InitiateMultipartUpload", answer)
         oss_target.export(small)
         assert len(oss_target.unfinished()) == 1
         imgconv.abort_uploads(oss_target.url, store=oss_target.store, older_than=0)
@@ -450,7 +465,7 @@ class TestFinish:
     @pytest.mark.parametrize(
         "answer",
         [
-            pytest.param(Fault(lose_reply=True), id="none"),
+            *UNANSWERED,
             pytest.param(Fault(afterwards=error(412, "PreconditionFailed")), id="412"),
             pytest.param(Fault(afterwards=error(409, "ConditionalRequestConflict")), id="409"),
             pytest.param(Fault(afterwards=error(404, "NoSuchUpload")), id="NoSuchUpload"),
@@ -474,11 +489,12 @@ class TestFinish:
         s3_target.export(disk, clobber=True)
         s3_target.assert_whole(disk)
 
+    @pytest.mark.parametrize("answer", UNANSWERED_BY_OSS)
     def test_our_own_object_in_oss_is_recognised(
-        self, oss_target: OssTarget, small: Path
+        self, oss_target: OssTarget, small: Path, answer: OssFault
     ) -> None:
         """Scenario 13: a right object."""
-        oss_target.server.faults.add("CompleteMultipartUpload", OssFault(drop_reply=True))
+        oss_target.server.faults.add("CompleteMultipartUpload", answer)
         oss_target.export(small)
         oss_target.assert_whole(small)
 

@@ -12,6 +12,7 @@ import pytest
 from support import disks
 from support.cli import COMMAND
 from support.fault_proxy import (
+    BLANK,
     Fault,
     Predicate,
     Request,
@@ -20,6 +21,8 @@ from support.fault_proxy import (
     is_complete,
     is_copy_part,
     is_head,
+    is_list_parts,
+    is_list_uploads,
     is_put_part,
 )
 from support.faults import Fault as OssFault
@@ -46,6 +49,7 @@ from imgconv.units import KiB, MiB
 
 BRIEF = imgconv.Backoff(base=0.01, most=0.05, patience=0.3)
 FAILED = Fault(instead=error(500, "InternalError"))
+HALVES = [Fault(cut_reply=0), Fault(cut_reply=60), Fault(afterwards=BLANK)]
 ALL = set(range(1, 6))
 
 
@@ -483,6 +487,45 @@ class TestLists:
         oss_target.export(small, resume=True, journal=journal)
         oss_target.assert_whole(small)
         assert set(oss_target.sent()) == set(range(1, 32)) - held
+
+    @pytest.mark.parametrize("answer", HALVES)
+    @pytest.mark.parametrize("listed", [is_list_parts, is_list_uploads])
+    def test_half_a_list_is_asked_for_again(
+        self,
+        s3_target: S3Target,
+        disk: Path,
+        journal: Path,
+        answer: Fault,
+        listed: Predicate,
+    ) -> None:
+        """Scenario 16: a right object by the same upload, and no part is sent again."""
+        give_up(s3_target, disk, journal, number=5)
+        journal.unlink()
+        s3_target.forget()
+        s3_target.proxy.script(answer, when=listed, times=2)
+        s3_target.export(disk, resume=True, journal=journal)
+        assert s3_target.proxy.pending == 0
+        s3_target.assert_whole(disk)
+        assert s3_target.sent() == [5]
+        assert s3_target.begun() == 0
+
+    @pytest.mark.parametrize("answer", [OssFault(cut_reply=0), OssFault(blank=True)])
+    @pytest.mark.parametrize("listed", ["ListParts", "ListMultipartUploads"])
+    def test_half_a_list_of_oss_is_asked_for_again(
+        self, oss_target: OssTarget, small: Path, journal: Path, answer: OssFault, listed: str
+    ) -> None:
+        """Scenario 16: a right object by the same upload, and no part is sent again."""
+        fail_oss_at(oss_target, 28)
+        with pytest.raises(StoreRefused, match="QuotaExceeded"):
+            oss_target.export(small, resume=True, journal=journal)
+        journal.unlink()
+        held = oss_target.held()
+        oss_target.forget()
+        oss_target.server.faults.add(listed, answer, answer)
+        oss_target.export(small, resume=True, journal=journal)
+        oss_target.assert_whole(small)
+        assert set(oss_target.sent()) == set(range(1, 32)) - held
+        assert oss_target.count("InitiateMultipartUpload") == 0
 
     def test_a_part_that_somebody_replaced_is_not_believed(
         self, s3_target: S3Target, disk: Path, journal: Path

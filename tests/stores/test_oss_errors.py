@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -167,6 +167,57 @@ def test_a_head_answered_without_any_explanation(server: OssServer, store: PartS
     server.faults.add("HeadObject", Fault(status=403, body=b"", headers=date))
     with pytest.raises(StoreRefused, match="HTTP 403"):
         store.head(KEY)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault(cut_reply=0), id="none of the body"),
+        pytest.param(Fault(cut_reply=60), id="not all of it"),
+        pytest.param(Fault(blank=True), id="blank"),
+    ],
+)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "InitiateMultipartUpload",
+        "UploadPartCopy",
+        "ListParts",
+        "ListMultipartUploads",
+        "CompleteMultipartUpload",
+    ],
+)
+def test_half_an_answer(
+    server: OssServer, store: PartStore, operation: str, fault: Fault
+) -> None:
+    save(store, noise(MIN_PART))
+    upload = store.begin(f"{KEY}.2", {})
+    part = put(store, upload, 1, b"abc")
+    requests: dict[str, Callable[[], object]] = {
+        "InitiateMultipartUpload": lambda: store.begin(KEY, {}),
+        "UploadPartCopy": lambda: store.copy_part(upload, 2, KEY, 0, MIN_PART),
+        "ListParts": lambda: list(store.list_parts(upload)),
+        "ListMultipartUploads": lambda: list(store.list_uploads("")),
+        "CompleteMultipartUpload": lambda: store.complete(
+            upload, [part], size=3, crc=None, exclusive=True
+        ),
+    }
+    server.faults.add(operation, fault)
+    with pytest.raises(StoreUnavailable, match=r"^oss://exports"):
+        requests[operation]()
+
+
+def test_an_answer_without_headers(server: OssServer, store: PartStore) -> None:
+    upload = store.begin(KEY, {})
+    for operation in ("UploadPart", "PutObject", "HeadObject"):
+        server.faults.add(operation, Fault(blank=True))
+    for request in (
+        lambda: put(store, upload, 1, b"abc"),
+        lambda: save(store, b"abc"),
+        lambda: store.head(KEY),
+    ):
+        with pytest.raises(StoreUnavailable, match=f"^oss://exports/{KEY}: .* incomplete"):
+            request()
 
 
 # failures of the connection

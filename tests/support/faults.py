@@ -22,6 +22,7 @@ class Fault:
     body: bytes | None = None  # instead of the XML; with no header of OSS, like a proxy's
     flipped: bool = False  # one bit of the body arrives damaged
     wrong_crc: bool = False  # the reply tells another CRC
+    blank: bool = False  # the reply has neither a body nor headers of its own
     cut_reply: int | None = None  # only that many bytes of the reply's body are sent
     drop_reply: bool = False  # carried out, but RST instead of the reply
 

@@ -124,6 +124,8 @@ def _send(connection: Connection, call: "Call", reply: Reply) -> bool:
     fault = call.fault
     if not fault.unread:
         connection.skip(connection.unread)
+    if fault.blank:
+        reply = Reply(reply.status)
     if fault.body is None:
         common = ("Server", "AliyunOSS"), ("Date", formatdate(usegmt=True))
         common += (("x-oss-request-id", call.id),)
