@@ -85,16 +85,17 @@ CONTENTS = (disks.dense, disks.random_runs, disks.holes, disks.last_byte, disks.
 # What may befall a request and pass.
 _ANY = ("reset", "lost reply", "500", "502 of a proxy", "503", "throttled", "429", "408")
 _ANY += ("500 afterwards", "stall")
+_HALVES = ("cut reply", "empty reply", "blank reply")  # of answers that have a body
 _BODIES = ("reset midway", "answered early", "request timeout", "flipped")
 PASSING = {
-    "begin": (*_ANY, "cut reply"),
-    "put_part": (*_ANY, *_BODIES, "wrong crc", "expired once"),
-    "copy_part": (*_ANY, "cut reply"),
-    "complete": (*_ANY, "cut reply", "error in 200", "request timeout", "expired once"),
-    "head": _ANY,
-    "list_parts": (*_ANY, "cut reply"),
-    "list_uploads": (*_ANY, "cut reply"),
-    "put": (*_ANY, *_BODIES),
+    "begin": (*_ANY, *_HALVES),
+    "put_part": (*_ANY, *_BODIES, "blank reply", "wrong crc", "expired once"),
+    "copy_part": (*_ANY, *_HALVES),
+    "complete": (*_ANY, *_HALVES, "error in 200", "request timeout", "expired once"),
+    "head": (*_ANY, "blank reply"),
+    "list_parts": (*_ANY, *_HALVES),
+    "list_uploads": (*_ANY, *_HALVES),
+    "put": (*_ANY, *_BODIES, "blank reply"),
     "delete": _ANY,
     "abort": _ANY,
 }
@@ -104,6 +105,7 @@ LASTING = {
     "wrong clock": StoreRefused,
     "expired": CredentialsExpired,
     "failing": StoreUnavailable,
+    "silent": StoreUnavailable,
     "upload gone": UploadGone,
     "damaging": ContentDamaged,
     "lying": ContentDamaged,
@@ -112,10 +114,11 @@ _ONLY = {
     "upload gone": ("put_part", "copy_part", "complete"),
     "damaging": ("put_part", "put"),
     "lying": ("complete", "head"),
+    "silent": ("begin", "put", "put", "complete", "delete", "abort"),
 }
 _DAMAGE = ("flipped", "wrong crc", "damaging")
 _SENDING = ("put_part", "copy_part")
-UNACKNOWLEDGED = ("lost reply", "cut reply", "500 afterwards")  # done, and not known to be
+UNACKNOWLEDGED = ("lost reply", *_HALVES, "500 afterwards", "silent")  # but done
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,11 +196,14 @@ class OnOss:
         "flipped": lambda at: faults.Fault(flipped=True),
         "wrong crc": lambda at: faults.Fault(wrong_crc=True),
         "cut reply": lambda at: faults.Fault(cut_reply=at % 100),
+        "empty reply": lambda at: faults.Fault(cut_reply=0),
+        "blank reply": lambda at: faults.Fault(blank=True),
         "stall": lambda at: faults.Fault(stall=0.02),
         "access denied": _oss(403, "AccessDenied"),
         "wrong clock": _oss(403, "RequestTimeTooSkewed"),
         "expired": _oss(403, "SecurityTokenExpired"),
         "failing": _oss(500, "InternalError"),
+        "silent": lambda at: faults.Fault(drop_reply=True),
         "upload gone": _oss(404, "NoSuchUpload"),
         "damaging": lambda at: faults.Fault(flipped=True),
         "lying": lambda at: faults.Fault(wrong_crc=True),
@@ -300,11 +306,14 @@ class OnS3:
         "500 afterwards": lambda at: fault_proxy.Fault(afterwards=error(500, "InternalError")),
         "flipped": lambda at: fault_proxy.Fault(flip=at),
         "cut reply": lambda at: fault_proxy.Fault(cut_reply=at % 100),
+        "empty reply": lambda at: fault_proxy.Fault(cut_reply=0),
+        "blank reply": lambda at: fault_proxy.Fault(afterwards=fault_proxy.BLANK),
         "stall": lambda at: fault_proxy.Fault(stall=0.02, stall_at=at),
         "access denied": _s3(403, "AccessDenied"),
         "wrong clock": _s3(403, "RequestTimeTooSkewed"),
         "expired": _s3(400, "ExpiredToken"),
         "failing": _s3(500, "InternalError"),
+        "silent": lambda at: fault_proxy.Fault(lose_reply=True),
         "upload gone": _s3(404, "NoSuchUpload"),
         "damaging": lambda at: fault_proxy.Fault(flip=at),
     }
@@ -698,7 +707,8 @@ class Stage:
         resumable = self.story.resume and outcome.error is not None
         if not resumable:
             assert not self.journal.exists()
-            if outcome.struck("abort") and "cleaning up failed" in told:
+            refused = any(s.fault not in UNACKNOWLEDGED for s in outcome.struck("abort"))
+            if refused and "cleaning up failed" in told:
                 self.strays += 1
         assert len(self.place.unfinished(self.prefix)) <= self.strays + resumable, told
         leftovers = {*self.place.keys(self.prefix)} - {self.key}
