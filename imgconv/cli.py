@@ -20,6 +20,14 @@ _RUN = {
 }
 
 
+_WORDS: dict[int, str] = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminated",
+}
+_arrived: list[int] = []  # signals that ask us to end
+
+
 class Terminated(BaseException):
     """SIGTERM or SIGHUP arrived."""
 
@@ -33,21 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup's choice stands
-                signal.signal(number, _terminate)
+        _watch_signals()
         return _run(words)
     except ImgconvError as error:
         if debug:
             raise
         return _fail(error, words)
     except KeyboardInterrupt:
-        return _stopped(signal.SIGINT, "interrupted", words)
+        return _stopped(signal.SIGINT, _WORDS[signal.SIGINT], words)
     except Terminated as error:
-        return _stopped(error.number, "terminated", words)
+        return _stopped(error.number, _WORDS[error.number], words)
     except MemoryError:
         return _fail(OutOfResources("out of memory"), words)
     except Exception as error:
+        if _arrived:
+            # While numpy is being loaded, C code makes an ImportError of it.
+            return _stopped(_arrived[0], _WORDS[_arrived[0]], words)
         if debug:
             raise
         kind = type(error).__name__
@@ -55,8 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DEFECT
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(number)
+def _watch_signals() -> None:
+    _arrived.clear()
+    for number in _WORDS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)  # otherwise nohup's choice stands
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    _arrived.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def _stopped(number: int, word: str, words: list[str]) -> int:

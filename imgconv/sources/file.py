@@ -27,6 +27,7 @@ class FileSource:
 
     def __init__(self, path: str):
         self.name = path
+        self._prefix = Prefix(None)
         try:
             # Without O_NONBLOCK, opening a FIFO would wait for a writer.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
