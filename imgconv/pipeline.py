@@ -8,6 +8,7 @@ A worker holds one batch at a time, from reading to writing; so memory is the nu
 threads times a batch, whatever the size of the disk.
 """
 
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +46,10 @@ def _batches(source: Source, writer: Writer, pace: Pace) -> Iterator[Batch]:
 
 
 def _buffer(size: int) -> memoryview:
-    return np.empty(size, dtype=np.uint8).data
+    """Memory for a worker: whole pages, to which the kernel copies up to twice as fast."""
+    pages = mmap.mmap(-1, size)
+    pages.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(pages)
 
 
 class _Stream:
