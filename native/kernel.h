@@ -1,4 +1,4 @@
-/* Kernels: one named set of leaf functions per instruction set.
+/* Kernels: named sets of leaf functions, one for each family of machines.
  *
  * Kernel 0 is the scalar reference.  Every other kernel returns bit-identical
  * results; tests hold that.  A kernel that was not built for this architecture,
@@ -24,6 +24,7 @@ typedef uint64_t (*ic_crc_fn)(int crc_id, uint64_t state, const uint8_t *p, size
 
 struct ic_kernel {
     const char *name;
+    unsigned needs;        /* features of cpu.h, all of them */
     ic_is_zero_fn is_zero; /* NULL when not built */
     ic_crc_fn crc;
 };
@@ -32,8 +33,10 @@ struct ic_kernel {
 int ic_kernel_count(void);
 /* Name of a kernel, NULL when id is out of range. */
 const char *ic_kernel_name(int id);
-/* One of the IC_KERNEL_ codes. */
+/* One of the IC_KERNEL_ codes, for this machine. */
 int ic_kernel_status(int id);
+/* The same for a machine with the given features (of cpu.h). */
+int ic_kernel_status_on(int id, unsigned features);
 /* The set itself; only for ids whose status is IC_KERNEL_USABLE. */
 const struct ic_kernel *ic_kernel_get(int id);
 
@@ -44,9 +47,11 @@ uint64_t ic_crc_scalar(int crc_id, uint64_t state, const uint8_t *p, size_t n);
 int ic_is_zero_avx2(const uint8_t *p, size_t n);
 int ic_is_zero_avx512(const uint8_t *p, size_t n);
 uint64_t ic_crc_clmul(int crc_id, uint64_t state, const uint8_t *p, size_t n);
-uint64_t ic_crc_vclmul(int crc_id, uint64_t state, const uint8_t *p, size_t n);
+uint64_t ic_crc_vpclmul256(int crc_id, uint64_t state, const uint8_t *p, size_t n);
+uint64_t ic_crc_vpclmul512(int crc_id, uint64_t state, const uint8_t *p, size_t n);
 #elif defined(__aarch64__)
 int ic_is_zero_neon(const uint8_t *p, size_t n);
+uint64_t ic_crc_pmull(int crc_id, uint64_t state, const uint8_t *p, size_t n);
 #endif
 
 #endif

@@ -13,7 +13,8 @@ CRCS = (
     ("CRC-64/XZ", 64, 0x42F0E1EBA9EA3693),
     ("CRC-64/NVME", 64, 0xAD93D23594C93659),
 )
-FOLDS = (128, 512, 2048)
+# Distances in bits.  Descending: a wide register narrows by several, loaded as they stand.
+FOLDS = (2048, 1536, 1024, 768, 512, 384, 256, 128, 64)
 
 
 def reflect(value: int, width: int) -> int:
@@ -76,6 +77,16 @@ def fold_powers(width: int, polynomial: int) -> list[list[int]]:
     ]
 
 
+def barrett(polynomial: int) -> list[int]:
+    """floor(x^128 / P) and P for a P of degree 64, both without the coefficient of x^0."""
+    whole, rest, quotient = polynomial | 1 << 64, 1 << 128, 0
+    for shift in range(64, -1, -1):
+        if rest >> (64 + shift) & 1:
+            rest ^= whole << shift
+            quotient |= 1 << shift
+    return [reflect(quotient >> 1, 64), reflect(whole >> 1, 64)]
+
+
 def literal(value: object) -> str:
     if isinstance(value, int):
         return f"0x{value:x}u" if value < 1 << 32 else f"UINT64_C(0x{value:x})"
@@ -89,6 +100,8 @@ def header() -> str:
     return "\n".join(
         [
             "/* Made by make_crc_tables.py; not kept in version control. */",
+            "#ifndef IMGCONV_CRC_TABLES_H",
+            "#define IMGCONV_CRC_TABLES_H",
             "#include <stdint.h>",
             f"enum {{ {enum} }};",
             "static const uint64_t ic_crc_polynomial[3] = "
@@ -103,6 +116,10 @@ def header() -> str:
             f"static const uint64_t ic_crc_fold_powers[3][{len(FOLDS)}][2] = "
             + literal([fold_powers(*c) for c in columns])
             + ";",
+            "static const uint64_t ic_crc64_barrett[2][2] = "
+            + literal([barrett(p) for w, p in columns if w == 64])
+            + ";",
+            "#endif",
             "",
         ]
     )
