@@ -8,7 +8,7 @@ CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror
 C_SOURCES := $(filter-out native/test_native.c,$(wildcard native/*.c))
 NATIVE := $(wildcard native/*.[ch] native/*.py)
 
-.PHONY: help demo test check format native-test asan bench clean
+.PHONY: help demo test check format native-test native-test-arm native-test-x86 asan bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,13 @@ format: $(VENV)/.tested ## format the code
 
 native-test: build/test-native ## unit tests of the C functions
 	build/test-native
+
+native-test-arm: build/test-native-arm ## the same for Arm, under emulation
+	qemu-aarch64-static -cpu max $< scalar neon neon-pmull
+
+native-test-x86: build/test-native-x86 ## the same under emulation of older x86 processors
+	qemu-x86_64-static -cpu Westmere $< scalar clmul
+	qemu-x86_64-static -cpu Haswell $< scalar clmul avx2
 
 asan: build/test-native-asan ## the same under the address and undefined-behaviour sanitizers
 	build/test-native-asan
@@ -60,6 +67,14 @@ native/generated/crc_tables.h: native/make_crc_tables.py
 build/test-native: $(NATIVE) native/generated/crc_tables.h
 	@mkdir -p build
 	$(CC) -O2 $(CFLAGS_STRICT) -o $@ $(C_SOURCES) native/test_native.c
+
+# Static, because an emulator brings no libraries.
+build/test-native-arm: CC = aarch64-linux-gnu-gcc
+build/test-native-x86: CC = x86_64-linux-gnu-gcc
+build/test-native-arm build/test-native-x86: $(NATIVE) native/generated/crc_tables.h
+	@PYTHON=$(PYTHON) .ci/system-packages emulation
+	@mkdir -p build
+	$(CC) -O2 $(CFLAGS_STRICT) -static -o $@ $(C_SOURCES) native/test_native.c
 
 build/test-native-asan: $(NATIVE) native/generated/crc_tables.h
 	@mkdir -p build
