@@ -134,9 +134,10 @@ class Checksum:
 
     def update(self, data: Buffer, value: int = 0) -> int:
         """Return the checksum of what `value` covers followed by `data`."""
-        return int(
-            lib.ic_crc_update(KERNEL, self.crc_id, value, ffi.from_buffer(data), len(data))
+        crc: int = lib.ic_crc_update(
+            KERNEL, self.crc_id, value, ffi.from_buffer(data), len(data)
         )
+        return crc
 
     def combine(self, first: int, second: int, second_length: int) -> int:
         """Return the checksum of two pieces from theirs; O(log second_length)."""
