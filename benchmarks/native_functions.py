@@ -3,8 +3,9 @@
     python benchmarks/native_functions.py [--size 4M ...] [--rounds 9]
 
 Needs `pip install -e '.[bench]'`. All contenders for one function read one buffer in one
-process, turn by turn; the figure is the median of the rounds. Every call is made from
-Python and pays for the crossing, the load loop too. IMGCONV_KERNEL chooses the kernel.
+process, turn by turn; the figure is the median of the rounds, in processor time, so that
+other processes count only for the memory they read. Every call is made from Python and
+pays for the crossing, the load loop too. IMGCONV_KERNEL chooses the kernel.
 """
 
 import argparse
@@ -105,7 +106,7 @@ UNCOUNTED: Contenders = {"(isal CRC-32)": isal_zlib.crc32}
 
 
 def zero_buffer(size: int) -> bytes:
-    """Zeros that were written; bytes(size) would be one zero page of the system, mapped often."""
+    """Zeros that were written; bytes(size) would map the system's one zero page many times."""
     return b"\0" * size
 
 
@@ -158,10 +159,10 @@ def measure(contenders: Contenders, buffer: bytes, rounds: int) -> dict[str, lis
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
-            began = time.perf_counter()
+            began = time.thread_time()
             for _ in range(repeats):
                 call(buffer)
-            samples[name].append(repeats * len(buffer) / (time.perf_counter() - began))
+            samples[name].append(repeats * len(buffer) / (time.thread_time() - began))
     return samples
 
 
