@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror
-C_SOURCES := $(filter-out native/test_native.c,$(wildcard native/*.c))
+C_SOURCES := $(filter-out native/test_%.c,$(wildcard native/*.c))
 NATIVE := $(wildcard native/*.[ch] native/*.py)
 
 .PHONY: help demo test check format native-test native-test-arm native-test-x86 asan bench clean
@@ -28,18 +28,21 @@ format: $(VENV)/.tested ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-native-test: build/test-native ## unit tests of the C functions
-	build/test-native
+native-test: build/native/test_native build/native/test_io ## unit tests of the C functions
+	build/native/test_native
+	build/native/test_io
 
-native-test-arm: build/test-native-arm ## the same for Arm, under emulation
-	qemu-aarch64-static -cpu max $< scalar neon neon-pmull
+native-test-arm: build/arm/test_native build/arm/test_io ## the same for Arm, under emulation
+	qemu-aarch64-static -cpu max build/arm/test_native scalar neon neon-pmull
+	qemu-aarch64-static -cpu max build/arm/test_io
 
-native-test-x86: build/test-native-x86 ## the same under emulation of older x86 processors
+native-test-x86: build/x86/test_native ## kernels as older x86 processors run them, emulated
 	qemu-x86_64-static -cpu Westmere $< scalar clmul
 	qemu-x86_64-static -cpu Haswell $< scalar clmul avx2
 
-asan: build/test-native-asan ## the same under the address and undefined-behaviour sanitizers
-	build/test-native-asan
+asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of addresses and undefined behaviour
+	build/asan/test_native
+	build/asan/test_io
 
 bench: $(VENV)/.tested ## time imgconv beside qemu-img (needs 12 GiB of /dev/shm; SCALE=0.1 needs 1.5)
 	$(BIN)/python benchmarks/convert.py --scale $(or $(SCALE),1)
@@ -64,19 +67,29 @@ $(VENV)/.tested: $(VENV)/.built
 native/generated/crc_tables.h: native/make_crc_tables.py
 	$(PYTHON) $<
 
-build/test-native: $(NATIVE) native/generated/crc_tables.h
-	@mkdir -p build
-	$(CC) -O2 $(CFLAGS_STRICT) -o $@ $(C_SOURCES) native/test_native.c
+# A program for each native/test_*.c, in a folder for each way to build it; static where an
+# emulator runs it, because that brings no libraries.
+define C_TEST
+@mkdir -p $(@D)
+$(CC) $(CFLAGS_STRICT) $(OPTIONS) -o $@ $(C_SOURCES) native/$(@F).c
+endef
+C_NEEDS := $(NATIVE) native/generated/crc_tables.h
+build/native/%: OPTIONS := -O2
+build/asan/%: OPTIONS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover
+build/arm/% build/x86/%: OPTIONS := -O2 -static
+build/arm/%: CC := aarch64-linux-gnu-gcc
+build/x86/%: CC := x86_64-linux-gnu-gcc
 
-# Static, because an emulator brings no libraries.
-build/test-native-arm: CC = aarch64-linux-gnu-gcc
-build/test-native-x86: CC = x86_64-linux-gnu-gcc
-build/test-native-arm build/test-native-x86: $(NATIVE) native/generated/crc_tables.h
+build/native/%: $(C_NEEDS)
+	$(C_TEST)
+
+build/asan/%: $(C_NEEDS)
+	$(C_TEST)
+
+build/arm/%: $(C_NEEDS)
 	@PYTHON=$(PYTHON) .ci/system-packages emulation
-	@mkdir -p build
-	$(CC) -O2 $(CFLAGS_STRICT) -static -o $@ $(C_SOURCES) native/test_native.c
+	$(C_TEST)
 
-build/test-native-asan: $(NATIVE) native/generated/crc_tables.h
-	@mkdir -p build
-	$(CC) -O1 -g $(CFLAGS_STRICT) -fsanitize=address,undefined -fno-sanitize-recover \
-		-o $@ $(C_SOURCES) native/test_native.c
+build/x86/%: $(C_NEEDS)
+	@PYTHON=$(PYTHON) .ci/system-packages emulation
+	$(C_TEST)

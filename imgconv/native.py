@@ -35,14 +35,12 @@ def data_runs(buffer: Buffer, granule: int) -> Ranges:
         raise ValueError(f"granule must be positive, not {granule}")
     room = len(buffer) // granule // 2 + 2
     runs = np.empty((2, room), dtype=np.int64)
-    starts = ffi.from_buffer("int64_t[]", runs)
     count = lib.ic_data_runs(
         KERNEL,
         ffi.from_buffer(buffer),
         len(buffer),
         granule,
-        starts,
-        starts + room,
+        *_columns(runs),
     )
     return Ranges(runs[0, :count], runs[1, :count])
 
