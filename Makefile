@@ -11,7 +11,7 @@ NATIVE := $(wildcard native/*.[ch] native/*.py)
 .PHONY: help demo test check format native-test native-test-arm native-test-x86 asan bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(VENV)/.built ## build, convert a sparse sample into every format, show the result
 	@$(BIN)/python docs/demo.py
