@@ -34,15 +34,16 @@ def data_runs(buffer: Buffer, granule: int) -> Ranges:
     if granule <= 0:
         raise ValueError(f"granule must be positive, not {granule}")
     room = len(buffer) // granule // 2 + 2
-    runs = np.empty((2, room), dtype=np.int64)
+    starts, stops = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
     count = lib.ic_data_runs(
         KERNEL,
         ffi.from_buffer(buffer),
         len(buffer),
         granule,
-        *_columns(runs),
+        ffi.from_buffer("int64_t[]", starts),
+        ffi.from_buffer("int64_t[]", stops),
     )
-    return Ranges(runs[0, :count], runs[1, :count])
+    return Ranges(starts[:count], stops[:count])
 
 
 class FileFailed(OSError):
