@@ -8,7 +8,13 @@ CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror
 C_SOURCES := $(filter-out native/test_%.c,$(wildcard native/*.c))
 NATIVE := $(wildcard native/*.[ch] native/*.py)
 
-.PHONY: help demo test check format native-test native-test-arm native-test-x86 asan bench clean
+# What is measured is an installed package in an environment of its own, as a user has it.
+BENCH := build/bench-venv/.installed
+BENCH_OPTIONS := $(SCALE:%=--scale %) $(RUNS:%=--runs %)
+NATIVE_BENCH := benchmarks/native_functions.py
+
+.PHONY: help demo test check format native-test native-test-arm native-test-x86 asan clean
+.PHONY: bench bench-matrix bench-startup bench-scaling bench-native bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,8 +50,26 @@ asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of 
 	build/asan/test_native
 	build/asan/test_io
 
-bench: $(VENV)/.tested ## time imgconv beside qemu-img (needs 12 GiB of /dev/shm; SCALE=0.1 needs 1.5)
-	$(BIN)/python benchmarks/convert.py --scale $(or $(SCALE),1)
+bench: $(BENCH) ## time everything beside the peers; SCALE=0.1 RUNS=3 for a laptop
+	@$(MAKE) --no-print-directory bench-matrix bench-startup bench-scaling bench-native
+	$(BIN)/python benchmarks/plots.py $(BENCH_OPTIONS)
+	$(BIN)/python benchmarks/report.py $(BENCH_OPTIONS)
+
+bench-matrix: $(BENCH) ## corpus x format x tool; CORPUS=zeros FORMAT=qcow2 for a part
+	$(BIN)/python benchmarks/matrix.py $(BENCH_OPTIONS) $(CORPUS:%=--corpus %) $(FORMAT:%=--format %)
+
+bench-startup: $(BENCH) ## an empty 1 TiB disk beside `import numpy`; FORMAT=vdi for a part
+	$(BIN)/python benchmarks/startup.py $(BENCH_OPTIONS) $(FORMAT:%=--format %)
+
+bench-scaling: $(BENCH) ## against size, data, threads; AXIS=size FORMAT=qcow2 for a part
+	$(BIN)/python benchmarks/scaling.py $(BENCH_OPTIONS) $(AXIS:%=--axis %) $(FORMAT:%=--format %)
+
+bench-native: $(BENCH) ## the native functions beside libraries
+	$(if $(wildcard $(NATIVE_BENCH)),$(BIN)/python $(NATIVE_BENCH))
+
+bench-publish: $(BENCH) ## put the results into README.md and the plots into docs/
+	$(BIN)/python benchmarks/plots.py $(BENCH_OPTIONS) --plots docs
+	$(BIN)/python benchmarks/report.py $(BENCH_OPTIONS) --plots docs --into README.md
 
 clean: ## remove what was built
 	rm -rf build dist demo $(VENV) native/generated imgconv/_native* *.egg-info
@@ -62,6 +86,11 @@ $(VENV)/.built: $(VENV)/.made pyproject.toml setup.py $(NATIVE)
 $(VENV)/.tested: $(VENV)/.built
 	@PYTHON=$(PYTHON) .ci/system-packages test
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+$(BENCH): $(VENV)/.tested $(wildcard imgconv/*.py imgconv/*/*.py)
+	$(PYTHON) -m venv build/bench-venv
+	build/bench-venv/bin/pip install --quiet --disable-pip-version-check .
 	@touch $@
 
 native/generated/crc_tables.h: native/make_crc_tables.py

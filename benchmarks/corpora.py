@@ -1,12 +1,24 @@
-"""Seeded corpora: sparse raw disks whose content depends on their name and scale alone."""
+"""Corpora: sparse raw disks whose content depends on their name and scale alone.
 
+Only `filesystem` depends on more: on the files of the machine's Python, and the clock.
+"""
+
+import itertools
+import os
 import random
+import shutil
+import subprocess
+import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imgconv.units import GiB, KiB, MiB, TiB
+from imgconv.units import GiB, KiB, MiB, TiB, round_up
 
 Pieces = Iterator[tuple[int, bytes]]
+
+PAGE = 4 * KiB
+ISLAND = 64 * KiB
 
 
 def zeros(scale: float) -> tuple[int, Pieces]:
@@ -22,21 +34,19 @@ def dense(scale: float) -> tuple[int, Pieces]:
 def mixed(scale: float) -> tuple[int, Pieces]:
     rng, run = random.Random(2), 256 * KiB
     size, count = int(16 * GiB * scale) // MiB * MiB, int(2 * GiB * scale) // run
-    step = size // count // (4 * KiB) * 4 * KiB
+    step = size // count // PAGE * PAGE
 
     def pieces() -> Pieces:
         for i in range(count):
-            noise = rng.randbytes(run if i % 2 else 4 * KiB)
+            noise = rng.randbytes(run if i % 2 else PAGE)
             yield i * step, noise if i % 2 else noise * (run // len(noise))
 
     return size, pieces()
 
 
 def huge(scale: float) -> tuple[int, Pieces]:
-    rng, count = random.Random(3), int(8192 * scale)
     size = int(TiB * scale) // MiB * MiB
-    step = size // count // (64 * KiB) * 64 * KiB
-    return size, ((i * step, rng.randbytes(64 * KiB)) for i in range(count))
+    return size, _islands(random.Random(3), size, int(8192 * scale))
 
 
 def sparse(scale: float) -> tuple[int, Pieces]:
@@ -45,16 +55,75 @@ def sparse(scale: float) -> tuple[int, Pieces]:
     return size, ((i * (size // count) + MiB, rng.randbytes(run)) for i in range(count))
 
 
-CORPORA: dict[str, Callable[[float], tuple[int, Pieces]]] = {
+SEEDED: dict[str, Callable[[float], tuple[int, Pieces]]] = {
     f.__name__: f for f in (zeros, dense, mixed, huge, sparse)
 }
+CORPORA = (*SEEDED, "filesystem")
 
 
 def make(name: str, path: Path, scale: float) -> None:
     """Write a corpus as a sparse file."""
-    size, pieces = CORPORA[name](scale)
+    if name == "filesystem":
+        _file_system(path, int(4 * GiB * scale) // MiB * MiB, int(GiB * scale))
+    else:
+        _write(path, *SEEDED[name](scale))
+
+
+def make_islands(path: Path, size: int, data: int) -> None:
+    """Write a sparse disk of `size` bytes, `data` of them in islands spread over it."""
+    _write(path, size, _islands(random.Random(5), size, max(1, data // ISLAND)))
+
+
+def data_bytes(path: Path) -> int:
+    """How much of a disk is not zero, in pages of 4 KiB: what no output can do without."""
+    found, end, zero = 0, 0, bytes(PAGE)
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        while end < size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:  # nothing but a hole is left
+                break
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            for at in range(start, end, MiB):
+                block = os.pread(file.fileno(), min(MiB, end - at), at)
+                pages = (block[i : i + PAGE] for i in range(0, len(block), PAGE))
+                found += sum(len(page) for page in pages if page != zero[: len(page)])
+    return found
+
+
+def _islands(rng: random.Random, size: int, count: int) -> Pieces:
+    step = size // count // ISLAND * ISLAND
+    return ((i * step, rng.randbytes(ISLAND)) for i in range(count))
+
+
+def _write(path: Path, size: int, pieces: Pieces) -> None:
     with open(path, "wb") as file:
         file.truncate(size)
         for offset, content in pieces:
             file.seek(offset)
             file.write(content)
+
+
+def _file_system(path: Path, size: int, data: int) -> None:
+    """Write an ext4 file system of `size` bytes whose files hold about `data` bytes."""
+    path.touch()  # or mke2fs would mention that it makes it
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        _copy_library(Path(folder), data)
+        options = ["-q", "-F", "-t", "ext4", "-b", str(PAGE), "-m", "0", "-d", folder]
+        subprocess.run(["mke2fs", *options, str(path), f"{size // KiB}k"], check=True)
+
+
+def _copy_library(target: Path, limit: int) -> None:
+    """Copy the modules of Python's standard library, again and again, up to `limit` bytes."""
+    library, taken = Path(sysconfig.get_path("stdlib")), 0
+    modules = sorted(library.rglob("*.py"))
+    sources = [path for path in modules if "site-packages" not in path.parts]
+    for copy in itertools.count():
+        for source in sources:
+            taken += round_up(source.stat().st_size, PAGE)
+            if taken > limit:
+                return
+            place = target / str(copy) / source.relative_to(library)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, place)

@@ -10,7 +10,7 @@ import pytest
 from support import disks
 from support.seaweed import WEED, Seaweed, running_seaweed
 
-PEERS = ("qemu-img", "qemu-io", "mkfs.ext4", "fuse2fs", "sfdisk", "losetup", "mount")
+PEERS = ("qemu-img", "qemu-io", "mkfs.ext4", "fuse2fs", "sfdisk", "losetup", "mount", "nbdcopy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
