@@ -1,5 +1,7 @@
 """Corpus x format x tool: times of whole processes, memory, and what is on disk."""
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import corpora
@@ -13,18 +15,17 @@ from imgconv.units import format_size
 CORPORA = ("zeros", "dense", "mixed", "huge", "filesystem")
 
 
-def cell(source: Path, format: str, settings: Settings, recorder: Recorder) -> Record:
-    """Convert one corpus into one format with every tool that can."""
-    out = source.with_name("out")
-    every = commands(TOOLS, settings.bin, source, out, format)
-    samples = alternate(every, out, settings.runs, lambda _: verify(source, out, format))
-    about = {
-        "corpus": source.stem,
-        "format": format,
-        "virtual_size": source.stat().st_size,
-        "data": corpora.data_bytes(source),
-    }
-    return recorder.add(about, every, samples)
+def cells(
+    source: Path, formats: Sequence[str], settings: Settings, recorder: Recorder
+) -> Iterator[Record]:
+    """Convert one corpus into each format with every tool that can."""
+    out, size = source.with_name("out"), source.stat().st_size
+    about = {"corpus": source.stem, "virtual_size": size, "data": corpora.data_bytes(source)}
+    for format in formats:
+        every = commands(TOOLS, settings.bin, source, out, format)
+        check = partial(verify, source, out, format)
+        samples = alternate(every, out, settings.runs, check)
+        yield recorder.add({**about, "format": format}, every, samples)
 
 
 def line(record: Record) -> str:
@@ -51,8 +52,8 @@ def main() -> None:
         for name in chosen.corpus or CORPORA:
             source = folder / f"{name}.raw"
             corpora.make(name, source, settings.scale)
-            for format in chosen.format or FORMATS:
-                print(line(cell(source, format, settings, recorder)), flush=True)
+            for record in cells(source, chosen.format or FORMATS, settings, recorder):
+                print(line(record), flush=True)
             source.unlink()
 
 

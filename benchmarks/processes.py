@@ -61,7 +61,7 @@ def others_share(samples: Sequence[Usage]) -> float:
     return sum(s.others_cpu_seconds for s in samples) / available
 
 
-def warn_if_busy(seconds: float = 1.0) -> None:
+def warn_if_busy(seconds: float = 0.5) -> None:
     """Do nothing for a while, and say so if the processors do something."""
     busy = processor_seconds()
     time.sleep(seconds)

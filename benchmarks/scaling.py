@@ -1,7 +1,8 @@
 """Time and memory against the virtual size, against the data, and against the threads."""
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 
 import corpora
@@ -14,12 +15,13 @@ from imgconv.units import GiB, MiB, format_size
 
 # Along each axis one coordinate grows and the others stay. Sizes and data are in bytes;
 # data are scaled, sizes are not, for they are nearly free. No threads: as many as each
-# tool takes by itself.
+# tool takes by itself. More points or formats would make `make bench` a matter of hours.
 AXES: dict[str, list[tuple[int, int, int]]] = {
-    "size": [(GiB << shift, 256 * MiB, 0) for shift in range(0, 15, 2)],
-    "data": [(64 * GiB, 32 * MiB << shift, 0) for shift in range(0, 7, 2)],
-    "threads": [(64 * GiB, GiB, threads) for threads in (1, 2, 4, 8)],
+    "size": [(GiB << shift, 128 * MiB, 0) for shift in range(0, 15, 2)],
+    "data": [(64 * GiB, 16 * MiB << shift, 0) for shift in range(0, 7, 2)],
+    "threads": [(64 * GiB, 512 * MiB, threads) for threads in (1, 2, 4)],
 }
+USUAL_FORMATS = ("qcow2", "vdi")
 PEERS: dict[str, tuple[Tool, ...]] = {
     "size": CONVERTERS,
     "data": CONVERTERS,
@@ -28,23 +30,20 @@ PEERS: dict[str, tuple[Tool, ...]] = {
 
 
 def points(
-    axis: str, formats: tuple[str, ...], settings: Settings, recorder: Recorder, folder: Path
+    axis: str, formats: Sequence[str], settings: Settings, recorder: Recorder, folder: Path
 ) -> Iterator[Record]:
     """Measure along an axis; a source is made once for all points that share it."""
     source, out = folder / "islands.raw", folder / "out"
     for (size, data), group in groupby(AXES[axis], key=lambda point: point[:2]):
         corpora.make_islands(source, size, int(data * settings.scale))
-        for _, _, threads in group:
-            for format in formats:
-                if size > LARGEST.get(format, size):
-                    continue
+        about = {"axis": axis, "virtual_size": size, "data": corpora.data_bytes(source)}
+        for (_, _, threads), format in product(group, formats):
+            if size <= LARGEST.get(format, size):
                 every = commands(PEERS[axis], settings.bin, source, out, format, threads)
-                samples = alternate(
-                    every, out, settings.runs, lambda _, f=format: verify(source, out, f)
-                )
-                about = {"axis": axis, "format": format, "virtual_size": size}
-                about |= {"data": corpora.data_bytes(source), "threads": threads}
-                yield recorder.add(about, every, samples)
+                check = partial(verify, source, out, format)
+                samples = alternate(every, out, settings.runs, check)
+                here = {**about, "threads": threads, "format": format}
+                yield recorder.add(here, every, samples)
         source.unlink()
 
 
@@ -65,10 +64,11 @@ def main() -> None:
     chosen = arguments.parse_args()
     settings = settings_of(chosen)
     recorder = Recorder("scaling", settings)
-    formats = tuple(chosen.format or FORMATS)
     with settings.workplace() as folder:
         for axis in chosen.axis or AXES:
-            for record in points(axis, formats, settings, recorder, folder):
+            for record in points(
+                axis, chosen.format or USUAL_FORMATS, settings, recorder, folder
+            ):
                 print(line(record), flush=True)
 
 

@@ -1,5 +1,7 @@
 """What a conversion of nothing costs: an empty 1 TiB disk, beside `import numpy`."""
 
+from functools import partial
+
 from results import Record, Recorder, median
 from rounds import alternate
 from settings import parser, settings_of
@@ -31,11 +33,7 @@ def main() -> None:
             file.truncate(TiB)
         for format in chosen.format or FORMATS:
             every = commands(CONVERTERS, settings.bin, source, out, format)
-
-            def check(name: str, format: str = format) -> None:
-                if name not in floor:
-                    verify(source, out, format)
-
+            check = partial(verify, source, out, format)
             samples = alternate(floor | every, out, settings.runs, check)
             about = {"format": format, "virtual_size": TiB}
             print(line(recorder.add(about, floor | every, samples)), flush=True)

@@ -51,9 +51,12 @@ def commands(
     return {t.name: t.arguments(**places) for t in tools if format in t.formats}
 
 
-def verify(source: Path, out: Path, format: str) -> None:
-    """End the benchmark unless the output has the content of the source."""
+def verify(source: Path, out: Path, format: str, tool: str) -> None:
+    """End the benchmark if the output is ours and has not the content of the source.
+
+    The others are believed: for some formats a comparison takes longer than all runs.
+    """
     known = QEMU_NAMES.get(format, format)
     command = ["qemu-img", "compare", "-q", "-f", "raw", "-F", known, str(source), str(out)]
-    if subprocess.run(command, check=False).returncode:
+    if tool == OURS and subprocess.run(command, check=False).returncode:
         raise SystemExit(f"{out} differs from {source}")

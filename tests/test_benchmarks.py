@@ -38,7 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of one cell, or one point, of every part."""
     folder = tmp_path_factory.mktemp("results")
     run("matrix.py", folder, "--corpus", "filesystem", "--format", "raw")
-    run("startup.py", folder, "--format", "vmdk")
+    run("startup.py", folder, "--format", "qcow2")
     run("scaling.py", folder, "--axis", "threads", "--format", "qcow2")
     return folder
 
@@ -67,7 +67,7 @@ def test_every_record_says_where_and_with_what_it_was_made(results: Path) -> Non
 
 def test_points_of_an_axis_differ_in_its_coordinate_alone(results: Path) -> None:
     points = records(results, "scaling")
-    assert [p["threads"] for p in points] == [1, 2, 4, 8]
+    assert [p["threads"] for p in points] == [1, 2, 4]
     assert len({(p["virtual_size"], p["data"]) for p in points}) == 1
 
 
