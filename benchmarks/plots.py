@@ -98,7 +98,7 @@ def draw_matrix(matrix: Sequence[Record], startup: Sequence[Record]) -> Figure:
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     seconds_axis(grid[0, 0], "x", (1, 3))
-    figure.supxlabel("time of the whole process: median, and fastest to slowest run", size=10)
+    grid[-1, columns // 2].set_xlabel("time of the whole process: median, fastest to slowest")
     add_legend(figure, [tool.name for tool in TOOLS])
     return figure
 
