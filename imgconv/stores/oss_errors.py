@@ -124,7 +124,8 @@ def _service_error(error: sdk.ServiceError, what: str) -> ImgconvError:
     elif kind is None and _is_throttled(error.status_code, code, error.headers):
         return StoreThrottled(text, _retry_after(error.headers))
     elif kind is None and code == _NOT_OSS and error.status_code == 404:
-        kind = ObjectMissing
+        # of an upload that is gone, OSS says so: this may be half of that
+        kind = StoreUnavailable if "uploadId=" in error.request_target else ObjectMissing
     if kind is None:
         otherwise = StoreUnavailable if error.status_code >= 500 else StoreRefused
         kind = _BY_STATUS.get(error.status_code, otherwise)

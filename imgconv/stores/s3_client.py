@@ -102,17 +102,20 @@ class Connector:
 
 
 def _refuse_half(operation: Any, answer: Mapping[str, Any]) -> None:
-    """Raise Incomplete for an answer that is shorter than it says, or a list that is empty.
+    """Raise Incomplete for an answer that is shorter than it says, or empty and must not be.
 
-    The library has its transport overlook the one, and takes the other, which is not even
-    a document, for a list of nothing.
+    The library has its transport overlook the one. The other, which is not even a document,
+    it takes for a list of nothing, or for an object that is missing when it is an upload
+    that may be gone.
     """
     said, body = answer["headers"].get("content-length", ""), answer["body"]
     if operation.http["method"] == "HEAD" or not isinstance(body, bytes):
         return  # there is no body, or it is read later
     if said.isdecimal() and len(body) != int(said):
         raise Incomplete(f"the answer ended after {len(body)} of {said} bytes")
-    if not body and operation.name in _LISTS and answer["status_code"] < 300:
+    lists = operation.name in _LISTS and answer["status_code"] < 300
+    gone = "UploadId" in operation.input_shape.members and answer["status_code"] == 404
+    if not body and (lists or gone):
         raise Incomplete("the answer is empty")
 
 

@@ -266,6 +266,8 @@ class TicketStore:
             what, method, url, headers or {}, body, patience=patience
         ) as answer:
             content = _content(what, answer)
+            if answer.status == 404 and method != "HEAD" and not content:
+                raise StoreUnavailable(f"{what}: the answer is empty")  # half of NoSuchUpload?
             if answer.status not in (200, 204):
                 root = _error_in(content)
                 self._refuse(ticket, what, answer.status, answer.headers, root)

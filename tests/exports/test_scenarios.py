@@ -498,6 +498,26 @@ class TestFinish:
         oss_target.export(small)
         oss_target.assert_whole(small)
 
+    def test_our_own_object_in_oss_is_recognised_though_no_answer_tells(
+        self, oss_target: OssTarget, small: Path
+    ) -> None:
+        """Scenario 13: a right object; the repeated request meets a 404 without a reason."""
+        busy = OssFault(status=503, code="SlowDown")
+
+        def rule(operation: str, request: OssRequest) -> OssFault | None:
+            if operation == "CompleteMultipartUpload" and completing:
+                if len(completing) == 2:  # while we look for the object
+                    oss_target.server.faults.add("HeadObject", busy)
+                completing.pop()
+                return OssFault(blank=True)
+            return None
+
+        completing = [1, 2]
+        oss_target.server.faults.rule = rule
+        oss_target.export(small, clobber=True)
+        assert completing == []
+        oss_target.assert_whole(small)
+
     @pytest.mark.parametrize("answered", [True, False])
     def test_another_writers_object_stays(
         self, s3_target: S3Target, disk: Path, answered: bool

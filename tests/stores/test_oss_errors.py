@@ -207,6 +207,21 @@ def test_half_an_answer(
         requests[operation]()
 
 
+def test_a_404_that_does_not_say_of_what(server: OssServer, store: PartStore) -> None:
+    upload = store.begin(KEY, {})
+    part = put(store, upload, 1, b"abc")
+    store.abort(upload)
+    for operation in ("UploadPart", "ListParts", "CompleteMultipartUpload"):
+        server.faults.add(operation, Fault(blank=True))
+    for request in (
+        lambda: put(store, upload, 1, b"abc"),
+        lambda: list(store.list_parts(upload)),
+        lambda: store.complete(upload, [part], size=3, crc=None, exclusive=True),
+    ):
+        with pytest.raises(StoreUnavailable, match="HTTP 404"):
+            request()
+
+
 def test_an_answer_without_headers(server: OssServer, store: PartStore) -> None:
     upload = store.begin(KEY, {})
     for operation in ("UploadPart", "PutObject", "HeadObject"):

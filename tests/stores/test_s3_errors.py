@@ -210,6 +210,13 @@ def test_headers_alone_are_not_the_whole_answer(
         REQUESTS[what](store)
 
 
+@pytest.mark.parametrize("what", ["part 1", "part 1: copy of source", "list parts", "complete"])
+def test_a_404_that_does_not_say_of_what(script: Script, store: PartStore, what: str) -> None:
+    script.replies = [Reply(404)]
+    with pytest.raises(StoreUnavailable, match=f"{what}: the answer is empty"):
+        REQUESTS[what](store)
+
+
 def test_a_list_of_nothing(script: Script, store: PartStore) -> None:
     script.replies = [answer("ListPartsResult"), answer("ListMultipartUploadsResult")]
     assert list(store.list_parts(UPLOAD)) == []

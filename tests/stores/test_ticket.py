@@ -655,6 +655,13 @@ def test_half_an_answer(store: PartStore, place: Place, fault: Fault) -> None:
     assert place.content() == b"content"
 
 
+def test_a_404_that_does_not_say_of_what(store: PartStore, place: Place) -> None:
+    upload = store.begin(place.key, {})
+    place.proxy.script(Fault(instead=reply(b"", 404)), is_list_parts)
+    with raises(StoreUnavailable, "list parts: the answer is empty"):
+        list(store.list_parts(upload))
+
+
 def test_an_answer_without_an_etag(store: PartStore, place: Place) -> None:
     upload = store.begin(place.key, {})
     place.proxy.script(Fault(afterwards=BLANK), is_put_part(1))
