@@ -10,9 +10,9 @@ from imgconv.ranges import Column, Ranges, overlaps
 from imgconv.segments import DATA, META, Segments
 from imgconv.sinks.base import Sink
 from imgconv.stretch import Stretch
-from imgconv.units import KiB
+from imgconv.units import SECTOR, KiB
 
-PAGE = 4 * KiB  # long metadata is written by the page, so that empty tables stay holes
+PAGE = 4 * KiB  # metadata longer than one is written by the sector: empty tables stay holes
 
 
 def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) -> int:
@@ -77,7 +77,7 @@ def _add_metadata(pieces: _Pieces, segments: Segments, starts: Column) -> None:
         assert len(content) == meta.length
         used = Ranges.single(0, len(content))
         if meta.length > PAGE:
-            used = data_runs(content, PAGE)
+            used = data_runs(content, SECTOR)  # pages of the file lie anywhere in it
         places = starts[rows[refs == ref]]
         pieces.add(
             content,

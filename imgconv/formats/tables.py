@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from imgconv.native import is_zero
 from imgconv.segments import Meta, Segments, Zeros
 
 Table: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -18,10 +19,10 @@ def table(entries: Table) -> Iterator[Segments]:
     step = PIECE // entries.itemsize
     for first in range(0, len(entries), step):
         piece = entries[first : first + step]
-        if piece.any():
-            yield Segments.of([Meta(piece.nbytes, partial(as_bytes, piece))])
-        else:
+        if is_zero(as_bytes(piece)):
             yield Segments.of([Zeros(piece.nbytes)])
+        else:
+            yield Segments.of([Meta(piece.nbytes, partial(as_bytes, piece))])
 
 
 def mapped_table(entries: Table, encode: Callable[[Table], Table]) -> Iterator[Segments]:

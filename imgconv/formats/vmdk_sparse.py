@@ -78,15 +78,16 @@ class SparseWriter(PlannedWriter):
         front = header.pack() + self._descriptor
         yield Segments.of([Meta.of(front)])
         yield padding(self._first_copy - len(front))
-        yield from self._copy(self._first_copy)
-        yield from self._copy(second_copy)
+        tables = list(table(self._grains))
+        for offset in (self._first_copy, second_copy):
+            yield from self._directory(offset)
+            yield from tables
         yield padding(self.head_size - second_copy - self._copy_size)
 
-    def _copy(self, offset: int) -> Iterator[Segments]:
-        """One directory, then the tables that it points at."""
+    def _directory(self, offset: int) -> Iterator[Segments]:
+        """The directory at `offset`, which points at the tables right behind it."""
         tables = len(self._grains) // ondisk.TABLE_ENTRIES
         directory = np.zeros(self._directory_size // 4, dtype="<u4")
         first = (offset + self._directory_size) // SECTOR
         directory[:tables] = first + ondisk.TABLE_SIZE // SECTOR * np.arange(tables)
         yield from table(directory)
-        yield from table(self._grains)
