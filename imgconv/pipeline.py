@@ -10,6 +10,7 @@ threads times a batch, whatever the size of the disk.
 
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +19,7 @@ import numpy as np
 from imgconv.batches import CAPACITY, Batch, Pace, batches
 from imgconv.deliver import deliver
 from imgconv.encode import encode
+from imgconv.errors import OutOfResources
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
 from imgconv.found import Found
 from imgconv.layout import Layout, LayoutBuilder
@@ -47,8 +49,12 @@ def _batches(source: Source, writer: Writer, pace: Pace) -> Iterator[Batch]:
 
 def _buffer(size: int) -> memoryview:
     """Memory for a worker: whole pages, to which the kernel copies up to twice as fast."""
-    pages = mmap.mmap(-1, size)
-    pages.madvise(mmap.MADV_HUGEPAGE)
+    try:
+        pages = mmap.mmap(-1, size)
+    except OSError as error:
+        raise OutOfResources(f"no memory for a buffer of {size} bytes") from error
+    with suppress(OSError):  # a kernel may know no huge pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(pages)
 
 

@@ -49,9 +49,13 @@ class ReadAhead:
             if not stat.S_ISREG(self._status.st_mode):
                 raise OSError("not a regular file")
             self._arena = mmap.mmap(-1, ROOM)
-            self._arena.madvise(mmap.MADV_HUGEPAGE)
+            with suppress(OSError):  # a kernel may know no huge pages
+                self._arena.madvise(mmap.MADV_HUGEPAGE)
             self._begin()
         except BaseException:
+            if self._ahead != ffi.NULL:  # interrupted: nobody may read on into freed memory
+                lib.ic_ahead_end(self._ahead)
+                lib.ic_ahead_free(self._ahead)
             os.close(self._fd)
             raise
 

@@ -11,7 +11,7 @@ from imgconv.workers import Lock
 
 
 class Prefix:
-    """Answers for what was read ahead, once, and lets go of its memory behind that."""
+    """Answers for what was read ahead, and lets go of its memory behind that."""
 
     def __init__(self, ahead: ReadAhead | None):
         self._ahead = ahead
