@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from support import disks
 from support.seaweed import WEED, Seaweed, running_seaweed
 
+from imgconv.units import GiB
+
+ROOM = 6 * GiB  # that the tests need at their largest, with some to spare
 PEERS = ("qemu-img", "qemu-io", "mkfs.ext4", "fuse2fs", "sfdisk", "losetup", "mount", "nbdcopy")
 
 
@@ -19,6 +23,20 @@ def pytest_configure(config: pytest.Config) -> None:
     missing += [] if WEED.exists() else ["weed"]
     if missing:
         raise pytest.UsageError(f"missing: {', '.join(missing)}; make test installs them")
+    # Ignored where a shell put us into the background; what we run would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # workers follow the process that started them
+        _find_room()
+
+
+def _find_room() -> None:
+    """Work in memory where the disk is nearly full; hundreds of tests would fail otherwise."""
+    folders = [tempfile.gettempdir(), "/dev/shm"]
+    free = {folder: shutil.disk_usage(folder).free for folder in folders}
+    roomy = [folder for folder in folders if free[folder] >= ROOM]
+    if not roomy:
+        raise pytest.UsageError(f"the tests need {ROOM} bytes of disk; there are {free}")
+    tempfile.tempdir = os.environ["TMPDIR"] = roomy[0]
 
 
 @pytest.fixture

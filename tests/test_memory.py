@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import disks
 from support.cli import COMMAND
-from support.seaweed import BUCKET, Seaweed
+from support.seaweed import BUCKET, running_seaweed
 
 from imgconv.units import KiB, MiB, TiB
 
@@ -54,11 +54,12 @@ def test_a_terabyte(tmp_path: Path, raw: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vdi"])
-def test_a_terabyte_to_a_store(raw: Path, seaweed: Seaweed, name: str) -> None:
+def test_a_terabyte_to_a_store(raw: Path, tmp_path: Path, name: str) -> None:
     """A large share of them waits for the store, which is slower than the disk."""
     url = f"s3://{BUCKET}/memory.{name}"
-    options = ["--endpoint-url", seaweed.endpoint_url, "--overwrite", "-q"]
-    _, peak = run(raw, url, *options, **seaweed.environment)
+    with running_seaweed(tmp_path / "seaweed") as seaweed:  # its objects end with it
+        options = ["--endpoint-url", seaweed.endpoint_url, "-q"]
+        _, peak = run(raw, url, *options, **seaweed.environment)
     assert peak < 256 * MiB
 
 
