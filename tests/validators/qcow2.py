@@ -1,11 +1,9 @@
-"""Rules of QCOW2 files, versions 2 and 3, without compression, backing or snapshots."""
+"""Rules of QCOW2 files, versions 2 and 3, without backing, encryption or snapshots."""
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import numpy.typing as npt
 
 from .common import (
     PIECE,
-    SECTOR,
     Findings,
     Image,
     Ints,
@@ -24,16 +21,14 @@ from .common import (
     table_from,
     where,
 )
-
-_MAGIC = 0x514649FB
-_V2 = struct.Struct(">IIQIIQIIQQIIQ")
-_V3 = struct.Struct(">QQQII")
-_EXTENSION = struct.Struct(">II")
-_END_OF_EXTENSIONS = 0
-_FEATURE_NAMES = 0x6803F857
-
-MAX_L1_BYTES = 32 << 20
-MAX_REFCOUNT_TABLE_BYTES = 8 << 20
+from .qcow2_compressed import Streams, clusters_between
+from .qcow2_header import (
+    Header,
+    check_compression_type,
+    check_extensions,
+    check_places,
+    read_header,
+)
 
 Words = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -50,166 +45,17 @@ def problems(path: str | os.PathLike[str]) -> list[str]:
     """Return the broken rules of a QCOW2, among them all of `qemu-img check`."""
     with Image(path) as image:
         findings = Findings()
-        header = _read_header(image, findings)
+        header = read_header(image, findings)
         if header is not None:
-            _check_extensions(image, findings, header)
+            check_extensions(image, findings, header)
             check_single_format(image, findings, "qcow2")
-            if _check_places(image, findings, header):
-                _Clusters(image, findings, header).check()
+            compressed = False
+            if check_places(image, findings, header):
+                clusters = _Clusters(image, findings, header)
+                clusters.check()
+                compressed = clusters.streams.count > 0
+            check_compression_type(findings, header, compressed)
         return findings.items
-
-
-@dataclass
-class _Header:
-    version: int
-    backing_offset: int
-    backing_size: int
-    cluster_bits: int
-    size: int
-    crypt_method: int
-    l1_size: int
-    l1_at: int
-    refcounts_at: int
-    refcounts_clusters: int
-    snapshots: int
-    snapshots_at: int
-    refcount_order: int = 4
-    length: int = 72
-
-    @property
-    def cluster_size(self) -> int:
-        return 1 << self.cluster_bits
-
-    @property
-    def l2_entries(self) -> int:
-        return self.cluster_size // 8
-
-    @property
-    def refcounts_per_block(self) -> int:
-        return self.cluster_size * 8 >> self.refcount_order
-
-
-def _read_header(image: Image, findings: Findings) -> _Header | None:
-    """3.1: the fixed part of the header; None when nothing more can be checked."""
-    raw = image.read(0, 112).ljust(112, b"\0")
-    magic, *fields = _V2.unpack(raw[:72])
-    if not findings.equal("magic", 0, magic, _MAGIC):
-        return None
-    header = _Header(*fields)
-    right = findings.check(
-        header.version in (2, 3), f"version at 4 is {header.version}, not 2 or 3"
-    )
-    right &= findings.check(
-        9 <= header.cluster_bits <= 21,
-        f"cluster_bits at 20 is {header.cluster_bits}, not 9 to 21 (qemu)",
-    )
-    findings.check(
-        header.size % SECTOR == 0, f"size at 24 is {header.size}, not a multiple of 512"
-    )
-    for name, offset, value in (
-        ("backing_file_offset (OpenStack refuses it)", 8, header.backing_offset),
-        ("backing_file_size", 16, header.backing_size),
-        ("crypt_method", 32, header.crypt_method),
-        ("nb_snapshots", 60, header.snapshots),
-        ("snapshots_offset", 64, header.snapshots_at),
-    ):
-        findings.equal(name, offset, value, 0)
-    if right and header.version == 3:
-        right = _read_version_3(raw, findings, header)
-    return header if right else None
-
-
-def _read_version_3(raw: bytes, findings: Findings, header: _Header) -> bool:
-    """3.1, 3.5: the fields of version 3; no feature bit is needed without compression."""
-    incompatible, compatible, autoclear, order, length = _V3.unpack(raw[72:104])
-    findings.equal("incompatible_features", 72, incompatible, 0)
-    findings.equal("compatible_features", 80, compatible, 0)
-    findings.equal("autoclear_features", 88, autoclear, 0)
-    right = findings.check(order <= 6, f"refcount_order at 96 is {order}, not 0 to 6")
-    right &= findings.check(
-        length in (104, 112), f"header_length at 100 is {length}, not 104 or 112"
-    )
-    if right and length == 112:
-        findings.equal("compression_type", 104, raw[104], 0)
-        findings.check(not any(raw[105:112]), "the padding of the header at 105 is not zero")
-    header.refcount_order, header.length = order, length
-    return right
-
-
-def _check_extensions(image: Image, findings: Findings, header: _Header) -> None:
-    """3.1: only a feature name table, an end mark, and then zeros up to cluster 1."""
-    raw = image.read(0, header.cluster_size)
-    at = header.length
-    while at + _EXTENSION.size <= len(raw):
-        kind, length = _EXTENSION.unpack_from(raw, at)
-        data = at + _EXTENSION.size
-        if kind == _END_OF_EXTENSIONS:
-            findings.equal("length of the end of the header extensions", at + 4, length, 0)
-            break
-        if not findings.check(
-            length <= len(raw) - data, f"header extension at {at} runs out of cluster 0"
-        ):
-            return
-        if kind == _FEATURE_NAMES:
-            _check_feature_names(findings, raw[data : data + length], data)
-        else:
-            findings.add(f"header extension at {at} has the type {kind:#x}, not needed here")
-        padding = raw[data + length : round_up(data + length, 8)]
-        findings.check(not any(padding), f"padding of the extension at {at} is not zero")
-        at = round_up(data + length, 8)
-    else:
-        findings.add(f"the header extensions have no end mark; cluster 0 is full at {at}")
-        return
-    span = (at + _EXTENSION.size, min(header.cluster_size, image.length))
-    check_fill(image, findings, "cluster 0 after the header", span)
-
-
-def _check_feature_names(findings: Findings, table: bytes, at: int) -> None:
-    findings.check(
-        len(table) % 48 == 0, f"feature name table at {at} has {len(table)} bytes, not n * 48"
-    )
-    for start in range(0, len(table) - 47, 48):
-        kind, bit = table[start], table[start + 1]
-        name = table[start + 2 : start + 48].rstrip(b"\0")
-        findings.check(
-            kind <= 2 and bit < 64 and name.isascii() and name.decode("latin1").isprintable(),
-            f"feature name at {at + start} is damaged: kind {kind}, bit {bit}, {name!r}",
-        )
-
-
-def _check_places(image: Image, findings: Findings, header: _Header) -> bool:
-    """3.5, 3.6: file length, and place and size of the L1 table and refcount table."""
-    size = header.cluster_size
-    findings.check(
-        image.length % size == 0,
-        f"the file length {image.length} is not a multiple of the cluster size {size}",
-    )
-    wanted = ceil_div(header.size, size * header.l2_entries)
-    right = findings.equal("l1_size", 36, header.l1_size, wanted)
-    right &= findings.check(
-        8 * header.l1_size <= MAX_L1_BYTES,
-        f"l1_size at 36 is {header.l1_size}: the table is above 32 MiB (qemu)",
-    )
-    right &= findings.check(
-        1 <= header.refcounts_clusters <= MAX_REFCOUNT_TABLE_BYTES // size,
-        f"refcount_table_clusters at 56 is {header.refcounts_clusters}: the table is empty"
-        " or above 8 MiB (qemu)",
-    )
-    for name, offset, start, length in (
-        ("l1_table_offset", 40, header.l1_at, round_up(8 * header.l1_size, size)),
-        ("refcount_table_offset", 48, header.refcounts_at, header.refcounts_clusters * size),
-    ):
-        if length:
-            right &= findings.check(
-                start % size == 0 and start > 0,
-                f"{name} at {offset} is {start}, not a cluster after the header",
-            )
-            right &= findings.check(
-                start + length <= image.length,
-                f"{name} at {offset} is {start}: the table of {length} bytes ends after the"
-                f" end of the file at {image.length}",
-            )
-    return right
 
 
 _REFCOUNT_RULES = (
@@ -235,7 +81,7 @@ class _Refcounts:
 class _Clusters:
     """Who refers to each cluster of the file, and what the stored refcounts say."""
 
-    def __init__(self, image: Image, findings: Findings, header: _Header) -> None:
+    def __init__(self, image: Image, findings: Findings, header: Header) -> None:
         self.image = image
         self.findings = findings
         self.header = header
@@ -245,6 +91,8 @@ class _Clusters:
         kind = np.uint32 if wide else np.uint8
         self.references: npt.NDArray[Any] = np.zeros(self.count, dtype=kind)
         self.referred = 0
+        self.packed: npt.NDArray[Any] | None = None
+        self.streams = Streams(image, findings, header)
 
     def check(self) -> None:
         header = self.header
@@ -256,6 +104,7 @@ class _Clusters:
         usable = self._check_l1(l1)
         for first, entries in self._l2_pieces(usable):
             self._check_l2(first, entries)
+        self.streams.finish()
         self._check_counts()
         self._check_refcounts(blocks)
         self._check_copied(usable)
@@ -270,6 +119,16 @@ class _Clusters:
         first = start // self.size
         self.references[first : first + clusters] += 1
         self.referred += clusters
+
+    def _refer_streams(self, first: Ints, last: Ints) -> None:
+        """3.3: a descriptor adds 1 to each cluster that its sectors touch, shared or not."""
+        if self.packed is None:
+            if not len(first):
+                return
+            self.packed = np.zeros_like(self.references)
+        for clusters in clusters_between(first, last):
+            self._refer(clusters)
+            np.add.at(self.packed, clusters, 1)
 
     def _offsets(self, entries: Words) -> Ints:
         return (entries & _OFFSET).astype(np.int64)
@@ -351,7 +210,7 @@ class _Clusters:
             yield guests, entries[used]
 
     def _check_l2(self, guests: Ints, entries: Words) -> None:
-        """3.2: every entry is standard, in the disk, with legal bits, and refers to data."""
+        """3.2: every entry is in the disk, has legal bits, and refers to data."""
         disk_clusters = ceil_div(self.header.size, self.size)
         version_2 = self.header.version == 2
         no_offset = (entries & _OFFSET) == 0
@@ -360,28 +219,34 @@ class _Clusters:
         zero_flag = (entries & _ZERO_FLAG) != 0
         compressed = (entries & _COMPRESSED) != 0
         for rule, wrong in (
-            ("is compressed", compressed),
             ("is past the end of the disk", guests >= disk_clusters),
             ("has the zero flag in version 2", zero_flag & version_2 & ~compressed),
             ("has COPIED or other bits but no offset", (bare | copied_zero) & ~compressed),
         ):
             self._report(f"an L2 table: guest cluster {rule}", guests, entries, wrong)
+        self._refer_streams(*self.streams.check(guests[compressed], entries[compressed]))
         guests, entries = guests[~compressed], entries[~compressed]
         self._check_bits("an L2 table", guests, entries, _L2_RESERVED)
         places = self._check_offsets("an L2 table", guests, entries)
         self._refer(self._offsets(entries)[places] // self.size)
 
     def _check_counts(self) -> None:
-        """3.5: no cluster is referenced twice."""
+        """3.5: no cluster is referenced twice, but by compressed streams alone."""
         shared = self.references > 1
+        if self.packed is not None:
+            mixed = (self.packed > 0) & (self.packed < self.references)
+            shared &= self.packed == 0
+            self._report_shared("a compressed stream overlaps metadata or plain data", mixed)
+        self._report_shared("a cluster is referenced more than once", shared)
+        if not shared.any() and int(self.references.sum(dtype=np.int64)) != self.referred:
+            self.findings.add("a cluster is referenced 256 times or a multiple of it")
+
+    def _report_shared(self, rule: str, shared: Mask) -> None:
         texts = (
             f"cluster {i} at {i * self.size} {int(self.references[i])} times"
             for i in where(shared)
         )
-        count = int(shared.sum())
-        self.findings.several("a cluster is referenced more than once", texts, count)
-        if not count and int(self.references.sum(dtype=np.int64)) != self.referred:
-            self.findings.add("a cluster is referenced 256 times or a multiple of it")
+        self.findings.several(rule, texts, int(shared.sum()))
 
     def _refcounts(self, raw: bytes) -> npt.NDArray[Any]:
         """3.3: the refcounts of blocks; narrow ones begin at the lowest bits of a byte."""

@@ -1,7 +1,7 @@
 """Proof that the validators accept right images and can fail on each rule.
 
-The images come from qemu-img or are built here byte by byte, never by the code that the
-validators are meant to judge.
+The images come from qemu-img or are built here byte by byte, not by the code that the
+validators are meant to judge: one test alone has what that code makes judged.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from . import problems, vhd
 
@@ -358,7 +360,7 @@ QCOW2_CASES = [
     ("L1 entry without offset", "L1", 0, word(COPIED), "bits without an offset"),
     ("L1 padding", "L1", 8, b"\1", "padding of the L1 table"),
     ("L1 entry to the header", "L1", 0, word(COPIED | 65536), "more than once"),
-    ("L2 compressed", "L2", 0, b"\x40", "is compressed"),
+    ("L2 compressed", "L2", 0, b"\x40", "does not decode"),
     ("L2 reserved", "L2", 7, b"\2", "L2 table has reserved bits"),
     ("L2 high reserved", "L2", 0, b"\x84", "L2 table has reserved bits"),
     ("L2 not COPIED", "L2", 0, b"\0", "L2 table lacks COPIED"),
@@ -483,9 +485,7 @@ class TestQcow2:
 
     def test_refuses_what_the_writer_has_no_business_with(self, tmp_path: Path) -> None:
         raw, image = tmp_path / "raw", tmp_path / "a"
-        raw.write_bytes(bytes(range(256)) * 4096)
-        qemu("convert", "-c", "-f", "raw", "-O", "qcow2", raw, image)
-        assert_found(problems(image, "qcow2"), "is compressed")
+        raw.write_bytes(noise(6, MIB))
         qemu("convert", "-f", "raw", "-O", "qcow2", raw, image)
         qemu("snapshot", "-c", "one", image)
         assert_found(problems(image, "qcow2"), "nb_snapshots")
@@ -517,6 +517,305 @@ def complete_last_cluster(image: Path, cluster_size: int) -> None:
     length = image.stat().st_size
     with image.open("r+b") as file:
         file.truncate(-(-length // cluster_size) * cluster_size)
+
+
+# QCOW2, compressed -------------------------------------------------------------------
+
+PACKED_LAST = 8  # guest clusters 0, 1, 2 and the last hold texts, 3 noise, the others zeros
+PACKED_TAIL = 5 * SECTOR
+
+
+def prose(seed: int, size: int) -> bytes:
+    """Bytes that compress to between a half and a third."""
+    return bytes(byte & 15 | 64 for byte in noise(seed, size))
+
+
+def deflate(data: bytes, window_bits: int = -12) -> bytes:
+    packer = zlib.compressobj(6, zlib.DEFLATED, window_bits)
+    return packer.compress(data) + packer.flush()
+
+
+def zstd(data: bytes, content_size: bool = True) -> bytes:
+    return zstandard.ZstdCompressor(write_content_size=content_size).compress(data)
+
+
+@dataclass
+class Packing:
+    """Streams laid back to back from an offset on, as an L2 table describes them."""
+
+    bits: int
+    start: int
+    data: bytes = b""
+    entries: dict[int, int] = field(default_factory=dict)
+    references: dict[int, int] = field(default_factory=dict)
+
+    def add(self, guest: int, stream: bytes) -> None:
+        offset = self.start + len(self.data)
+        sectors = (offset % SECTOR + len(stream) - 1) // SECTOR
+        self.entries[guest] = 1 << 62 | sectors << 70 - self.bits | offset
+        last = (offset // SECTOR + sectors) * SECTOR >> self.bits
+        for cluster in range(offset >> self.bits, last + 1):
+            self.references[cluster] = self.references.get(cluster, 0) + 1
+        self.data += stream
+
+
+def packed_qcow2(
+    version: int = 3,
+    kind: str = "deflate",
+    bits: int = 16,
+    streams: dict[int, bytes] | None = None,
+    room: bytes = b"",
+    tail: tuple[int, int] = (PACKED_LAST, PACKED_TAIL),
+) -> bytes:
+    """Header, refcount table, block, L1, L2, the streams, and one plain cluster.
+
+    The tail is the last cluster of the disk and how much of it there is.
+    """
+    size = 1 << bits
+    pack = {"deflate": deflate, "zstd": zstd}[kind]
+    texts = {guest: prose(guest, size) for guest in (0, 1, 2)}
+    last, used = tail[0], min(tail[1], size)
+    texts[last] = padded(prose(last, used), size)
+    packing = Packing(bits, 5 * size)
+    for guest, text in texts.items():
+        packing.add(guest, (streams or {}).get(guest) or pack(text))
+        packing.data += room if guest == 0 else b""
+    data = packing.data.ljust(-(-len(packing.data) // size) * size, b"\0")
+    plain = 5 + len(data) // size
+    return (
+        packed_header(version, kind, bits, last * size + used).ljust(size, b"\0")
+        + word(2 * size).ljust(size, b"\0")
+        + refcounts(packing, plain).ljust(size, b"\0")
+        + word(COPIED | 4 * size).ljust(size, b"\0")
+        + b"".join(
+            word(packing.entries.get(guest, COPIED | plain * size if guest == 3 else 0))
+            for guest in range(size // 8)
+        )
+        + data
+        + noise(3, size)
+    )
+
+
+def packed_header(version: int, kind: str, bits: int, disk_size: int) -> bytes:
+    raw = struct.pack(">4sIQIIQII", b"QFI\xfb", version, 0, 0, bits, disk_size, 0, 1)
+    raw += struct.pack(">QQIIQ", 3 << bits, 1 << bits, 1, 0, 0)
+    if version == 3:
+        raw += struct.pack(">QQQII", 8 * (kind == "zstd"), 0, 0, 4, 112)
+        raw += bytes([kind == "zstd"]).ljust(8, b"\0")
+    return raw
+
+
+def refcounts(packing: Packing, plain: int) -> bytes:
+    counts = [packing.references.get(cluster, int(cluster < 5)) for cluster in range(plain)]
+    return struct.pack(f">{plain + 1}H", *counts, 1)
+
+
+PACKED_FORMS = [(2, "deflate"), (3, "deflate"), (3, "zstd")]
+TEXT = prose(1, 64 * KIB)
+FAR = noise(7, 9000) * 7 + bytes(64 * KIB - 63000)
+STREAM_CASES = [
+    # name, kind, the stream of guest cluster 1, problem
+    ("zeros", "deflate", deflate(bytes(64 * KIB)), "holds only zeros"),
+    ("zeros", "zstd", zstd(bytes(64 * KIB)), "holds only zeros"),
+    ("short data", "deflate", deflate(TEXT[:-1]), "to a whole cluster"),
+    ("short data", "zstd", zstd(TEXT[:-1]), "lacks the content size"),
+    ("long data", "deflate", deflate(TEXT + b"\0"), "more than 65536 bytes"),
+    ("long data", "zstd", zstd(TEXT + b"\0"), "lacks the content size"),
+    ("wrapped", "deflate", deflate(TEXT, 12), "does not decode"),
+    ("other codec", "deflate", zstd(TEXT), "does not decode"),
+    ("other codec", "zstd", deflate(TEXT), "not with a zstd frame"),
+    ("wide window", "deflate", deflate(FAR, -15), "too far back"),
+    ("window of 8 KiB", "deflate", deflate(noise(7, 6000) * 10 + bytes(5536), -13), "too far"),
+    ("no smaller", "deflate", deflate(noise(7, 64 * KIB)), "not smaller than a plain one"),
+    ("no smaller", "zstd", zstd(noise(7, 64 * KIB)), "not smaller than a plain one"),
+    ("cut", "deflate", deflate(TEXT)[:-100], "does not decode"),
+    ("no last block", "deflate", deflate(TEXT)[:-1] + bytes(1), "does not decode"),
+    ("cut", "zstd", zstd(TEXT)[:-100], "does not decode"),
+    ("more after it", "deflate", deflate(TEXT) + b"x" * 600, "sector count"),
+    ("bytes after it", "deflate", deflate(TEXT) + b"x", "room between"),
+    ("second frame", "zstd", zstd(TEXT) + zstd(b"x" * 10), "room between"),
+    ("no content size", "zstd", zstd(TEXT, content_size=False), "lacks the content size"),
+    ("skippable", "zstd", b"\x50\x2a\x4d\x18" + bytes(4) + zstd(TEXT), "not with a zstd"),
+]
+
+
+def entry(data: bytes, guest: int) -> int:
+    (value,) = struct.unpack_from(">Q", data, Qcow2(data).at("L2", 8 * guest))
+    return value
+
+
+def with_entry(data: bytes, guest: int, value: int) -> bytes:
+    return patched(data, Qcow2(data).at("L2", 8 * guest), word(value))
+
+
+ENTRY_CASES: list[tuple[str, Callable[[int], int], str]] = [
+    ("one sector more", lambda value: value + (1 << 54), "the sector count of a compressed"),
+    ("one sector less", lambda value: value - (1 << 54), "the sector count of a compressed"),
+    ("COPIED", lambda value: value | COPIED, "COPIED is set on a compressed cluster"),
+    ("offset one more", lambda value: value + 1, "does not decode"),
+    ("beyond the end", lambda value: value | 1 << 50, "beyond the end of the file"),
+    ("lost", lambda value: 0, "a refcount is too high (leak)"),
+    ("plain", lambda value: value & ~(1 << 62), "not cluster aligned"),
+]
+
+
+class TestQcow2Compressed:
+    @pytest.mark.parametrize(("version", "kind"), PACKED_FORMS)
+    @pytest.mark.parametrize("bits", [9, 12, 16, 21])
+    def test_accepts(self, tmp_path: Path, version: int, kind: str, bits: int) -> None:
+        image = packed_qcow2(version, kind, bits)
+        assert found(tmp_path / "a", image, "qcow2") == []
+        qemu("check", "-f", "qcow2", tmp_path / "a")
+
+    @pytest.mark.parametrize("kind", ["deflate", "zstd"])
+    def test_image_reads_in_qemu(self, tmp_path: Path, kind: str) -> None:
+        size = 64 * KIB
+        disk = b"".join(prose(guest, size) for guest in (0, 1, 2)) + noise(3, size)
+        disk += bytes(4 * size) + prose(8, PACKED_TAIL)
+        assert_reads_in_qemu(tmp_path, "qcow2", packed_qcow2(kind=kind), disk)
+
+    @pytest.mark.parametrize("options", ["compat=0.10", "compat=1.1", "compression_type=zstd"])
+    @pytest.mark.parametrize("cluster_size", [4096, 65536])
+    def test_accepts_qemu(self, tmp_path: Path, options: str, cluster_size: int) -> None:
+        raw, image = tmp_path / "raw", tmp_path / "a"
+        raw.write_bytes(prose(1, MIB) + noise(2, MIB) + bytes(MIB) + prose(3, 7 * SECTOR))
+        options += f",cluster_size={cluster_size}"
+        qemu("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, image)
+        complete_last_cluster(image, cluster_size)
+        assert problems(image, "qcow2") == []
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            "compress=fast",
+            "compression_type=zstd",
+            "compat=0.10,compress=fast",
+            "compress=fast,cluster_size=4k",
+        ],
+    )
+    def test_accepts_imgconv(self, tmp_path: Path, options: str) -> None:
+        raw, image = tmp_path / "raw", tmp_path / "a.qcow2"
+        raw.write_bytes(prose(1, 3 * MIB) + noise(2, MIB) + bytes(MIB) + prose(3, 7 * SECTOR))
+        command = [sys.executable, "-m", "imgconv", "-q", raw, image, "-o", options]
+        subprocess.run(command, check=True, cwd=tmp_path)
+        assert image.stat().st_size < raw.stat().st_size
+        assert problems(image, "qcow2") == []
+
+    @pytest.mark.parametrize(
+        ("kind", "stream", "wanted"),
+        [case[1:] for case in STREAM_CASES],
+        ids=[f"{case[0]} {case[1]}" for case in STREAM_CASES],
+    )
+    def test_finds_in_a_stream(
+        self, tmp_path: Path, kind: str, stream: bytes, wanted: str
+    ) -> None:
+        image = packed_qcow2(kind=kind, streams={1: stream})
+        assert_found(found(tmp_path / "a", image, "qcow2"), wanted)
+
+    @pytest.mark.parametrize("kind", ["deflate", "zstd"])
+    @pytest.mark.parametrize(
+        ("change", "wanted"),
+        [case[1:] for case in ENTRY_CASES],
+        ids=[case[0] for case in ENTRY_CASES],
+    )
+    def test_finds_in_an_entry(
+        self, tmp_path: Path, kind: str, change: Callable[[int], int], wanted: str
+    ) -> None:
+        data = packed_qcow2(kind=kind)
+        data = with_entry(data, 1, change(entry(data, 1)))
+        assert_found(found(tmp_path / "a", data, "qcow2"), wanted)
+
+    @pytest.mark.parametrize("kind", ["deflate", "zstd"])
+    def test_finds_one_sector_more_alone(self, tmp_path: Path, kind: str) -> None:
+        """It reads well in qemu, and here stays in the same host cluster."""
+        data = packed_qcow2(kind=kind)
+        data = with_entry(data, 0, entry(data, 0) + (1 << 54))
+        texts = found(tmp_path / "a", data, "qcow2")
+        qemu("check", "-f", "qcow2", tmp_path / "a")
+        assert len(texts) == 1, texts
+        assert_found(
+            texts, "the sector count of a compressed cluster is wrong: guest cluster 0"
+        )
+
+    @pytest.mark.parametrize("kind", ["deflate", "zstd"])
+    @pytest.mark.parametrize("at", [0, 1, 3, 5, 8])
+    def test_finds_a_damaged_stream(self, tmp_path: Path, kind: str, at: int) -> None:
+        """In its tables at least: another literal of the same length decodes as well."""
+        data = packed_qcow2(kind=kind)
+        start = (entry(data, 1) & ((1 << 54) - 1)) + at
+        data = patched(data, start, bytes([data[start] ^ 0xFF]))
+        assert_found(found(tmp_path / "a", data, "qcow2"), "a compressed cluster ")
+
+    @pytest.mark.parametrize("version", [2, 3])
+    @pytest.mark.parametrize(("step", "wanted"), [(1, "(leak)"), (-1, "(corruption)")])
+    def test_finds_a_refcount_off_by_one(
+        self, tmp_path: Path, version: int, step: int, wanted: str
+    ) -> None:
+        """Cluster 5 holds the stream of guest cluster 0 and the start of the next."""
+        data = packed_qcow2(version)
+        at = Qcow2(data).at("block", 11)
+        texts = found(tmp_path / "a", patched(data, at, bytes([data[at] + step])), "qcow2")
+        assert len(texts) == 1, texts
+        assert_found(texts, f"{wanted}: cluster 5 at 327680 has")
+
+    @pytest.mark.parametrize(
+        ("kind", "patches", "wanted"),
+        [
+            ("deflate", {104: b"\1"}, "incompatible_features"),
+            ("deflate", {104: b"\1", 79: b"\x08"}, "not with a zstd frame"),
+            ("deflate", {79: b"\x08"}, "incompatible_features"),
+            ("deflate", {104: b"\2", 79: b"\x08"}, "compression_type"),
+            ("zstd", {104: b"\0"}, "incompatible_features"),
+            ("zstd", {104: b"\0", 79: b"\0"}, "does not decode"),
+            ("zstd", {79: b"\0"}, "incompatible_features"),
+            ("zstd", {79: b"\x18"}, "incompatible_features"),
+            ("zstd", {7: b"\2"}, "does not decode"),
+        ],
+    )
+    def test_finds_a_wrong_type(
+        self, tmp_path: Path, kind: str, patches: dict[int, bytes], wanted: str
+    ) -> None:
+        data = packed_qcow2(kind=kind)
+        for offset, new in patches.items():
+            data = patched(data, offset, new)
+        assert_found(found(tmp_path / "a", data, "qcow2"), wanted)
+
+    def test_no_zstd_without_compressed_clusters(self, tmp_path: Path) -> None:
+        image = qemu_qcow2(tmp_path, "compression_type=zstd", noise(6, MIB))
+        texts = problems(image, "qcow2")
+        assert_found(texts, "compression_type")
+        assert_found(texts, "incompatible_features")
+
+    def test_finds_shared_streams_and_clusters(self, tmp_path: Path) -> None:
+        data = packed_qcow2()
+        twice = with_entry(data, 4, entry(data, 1))
+        assert_found(found(tmp_path / "a", twice, "qcow2"), "compressed clusters overlap")
+        over = with_entry(data, 3, COPIED | 5 * 64 * KIB)
+        texts = found(tmp_path / "a", over, "qcow2")
+        assert_found(texts, "overlaps metadata or plain data: cluster 5")
+        over = with_entry(data, 1, entry(data, 1) & ~((1 << 54) - 1) | 4 * 64 * KIB)
+        texts = found(tmp_path / "a", over, "qcow2")
+        assert_found(texts, "overlaps metadata or plain data: cluster 4")
+
+    def test_finds_a_plain_cluster_without_copied(self, tmp_path: Path) -> None:
+        data = packed_qcow2()
+        data = with_entry(data, 3, entry(data, 3) & ~COPIED)
+        assert_found(found(tmp_path / "a", data, "qcow2"), "an L2 table lacks COPIED")
+
+    def test_room_between_streams(self, tmp_path: Path) -> None:
+        assert found(tmp_path / "a", packed_qcow2(room=bytes(700)), "qcow2") == []
+        texts = found(tmp_path / "a", packed_qcow2(room=bytes(699) + b"x"), "qcow2")
+        assert len(texts) == 1, texts
+        assert_found(texts, "the room between compressed clusters is not zero: byte at")
+        data = packed_qcow2()
+        end = len(data) - 64 * KIB - 1  # of the host cluster of the last stream
+        texts = found(tmp_path / "a", patched(data, end, b"x"), "qcow2")
+        assert_found(texts, f"the room between compressed clusters is not zero: byte at {end}")
+
+    @pytest.mark.parametrize("kind", ["deflate", "zstd"])
+    def test_data_beyond_the_disk(self, tmp_path: Path, kind: str) -> None:
+        data = patched(packed_qcow2(kind=kind), 24, word(8 * 64 * KIB + SECTOR))
+        assert_found(found(tmp_path / "a", data, "qcow2"), "has data beyond the disk")
 
 
 # VMDK --------------------------------------------------------------------------------
@@ -1059,6 +1358,8 @@ IMAGES: list[tuple[str, str, Callable[[], bytes]]] = [
     ("dynamic", "vdi", vdi),
     ("fixed", "vdi", lambda: vdi(2)),
     ("version 3", "qcow2", bytes),
+    ("deflate", "qcow2", lambda: packed_qcow2(bits=12, tail=(511, 4096))),
+    ("zstd", "qcow2", lambda: packed_qcow2(kind="zstd", bits=12, tail=(511, 4096))),
 ]
 FREE_BYTES = {
     # header bytes that may have any value: ids, texts, a size in the same block
