@@ -13,6 +13,8 @@ FOLDER = Path("demo")
 OUTPUTS = {
     "sample-copy.raw": imgconv.Raw(),
     "sample.qcow2": imgconv.Qcow2(),
+    "sample-small.qcow2": imgconv.Qcow2(compress="balanced"),
+    "sample-zstd.qcow2": imgconv.Qcow2(compression_type="zstd"),
     "sample.vhd": imgconv.Vhd(),
     "sample-fixed.vhd": imgconv.Vhd(subformat="fixed"),
     "sample.vmdk": imgconv.Vmdk(),

@@ -9,15 +9,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from imgconv.conversion import Conversion
-from imgconv.errors import OptionError, UnsupportedCombination, UsageError
+from imgconv.errors import OptionError, UsageError
 from imgconv.formats import format_class, format_names
-from imgconv.formats.base import Format, PlannedWriter, Writer
+from imgconv.formats.base import Format, PlannedWriter
 from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.kernels import kernel
 from imgconv.names import of_extension
 from imgconv.outputs import STDOUT, is_stdout, open_sink
-from imgconv.pipeline import emit, plan, stream
+from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
 from imgconv.report import Measurement, Report
 from imgconv.sinks.base import Sink
@@ -100,7 +100,7 @@ def convert(
         writer = conversion.writer()
         stop, tally = Stop(cancelled), Tally(progress)
         with _open_target(conversion, clobber, store, upload, stop, tally) as sink:
-            size, passes = _drive(disk, writer, sink, workers, stop, tally)
+            size, passes = _drive(conversion, sink, workers, stop, tally)
             disk.verify()
             sink.commit(size)
         report = Report(
@@ -320,15 +320,18 @@ def _with_upload(
 
 
 def _drive(
-    disk: Source, writer: Writer, sink: Sink, threads: int, stop: Stop, tally: Tally
+    conversion: Conversion, sink: Sink, threads: int, stop: Stop, tally: Tally
 ) -> tuple[int, int]:
     """Choose the driver; return the output's size and the number of passes."""
+    disk, writer = conversion.disk, conversion.writer()
     if writer.head_size == 0 or sink.late_head:
         return stream(disk, writer, sink, threads=threads, stop=stop, tally=tally), 1
-    if not isinstance(writer, PlannedWriter):
-        raise UnsupportedCombination("this format cannot be streamed")
-    layout = plan(disk, writer, threads=threads, stop=stop, tally=tally)
-    return emit(layout, disk, sink, threads=threads, stop=stop, tally=tally), 2
+    if isinstance(writer, PlannedWriter):
+        layout = plan(disk, writer, threads=threads, stop=stop, tally=tally)
+        return emit(layout, disk, sink, threads=threads, stop=stop, tally=tally), 2
+    head = rehearse(disk, writer, threads=threads, stop=stop, tally=tally)
+    writer = conversion.writer()
+    return stream(disk, writer, sink, threads=threads, stop=stop, tally=tally, head=head), 2
 
 
 def _thread_count(threads: int | None) -> int:

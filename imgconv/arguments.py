@@ -226,6 +226,20 @@ def _format_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="options of the output format; -o help lists them",
     )
+    compress = parser.add_mutually_exclusive_group()
+    compress.add_argument(
+        "-c",
+        action="store_const",
+        const="balanced",
+        dest="compress",
+        help="compress (qcow2, vmdk with -o subformat=streamOptimized); --compress balanced",
+    )
+    compress.add_argument(
+        "--compress",
+        metavar="WORD",
+        dest="compress",
+        help="compress for speed or for size: fast, balanced or small",
+    )
 
 
 def _store(group: "argparse._ArgumentGroup") -> None:
@@ -302,7 +316,10 @@ def format_of(arguments: argparse.Namespace) -> "Format":
         if target is None or target == "-":
             raise UsageError("say the output format with -O raw, vhd, qcow2, vmdk or vdi")
         name = format_for(target).name
-    return format_from_text(name, ",".join(arguments.options))
+    texts = list(arguments.options)
+    if arguments.compress is not None:
+        texts.append(f"compress={arguments.compress}")
+    return format_from_text(name, ",".join(texts))
 
 
 def store_of(arguments: argparse.Namespace, *locations: str) -> "Store | None":

@@ -28,7 +28,7 @@ def size_option(default: int, accepts: str, about: str) -> Any:
     return _option(default, int, parse_size, accepts, about)
 
 
-def number_option(default: int, accepts: str, about: str) -> Any:
+def number_option(default: int | None, accepts: str, about: str) -> Any:
     """Return a field for a whole number."""
     return _option(default, int, _read_number, accepts, about)
 
@@ -38,7 +38,7 @@ def text_option(default: str | None, accepts: str, about: str) -> Any:
     return _option(default, str, str, accepts, about)
 
 
-def choice_option(default: str, choices: tuple[str, ...], about: str) -> Any:
+def choice_option(default: str | None, choices: tuple[str, ...], about: str) -> Any:
     """Return a field for one of a few words."""
     return _option(default, str, str, "|".join(choices), about)
 
@@ -69,6 +69,8 @@ def check_fields(options: object) -> None:
         if type(value) is not kind and value is not f.default:
             raise OptionError(f"{f.name}={value!r}: must be of type {kind.__name__}")
         choices = f.metadata["accepts"].split("|")
+        if value is None:
+            continue
         if kind is str and len(choices) > 1 and value not in choices:
             raise OptionError(f"{f.name}={value}: must be one of {f.metadata['accepts']}")
 

@@ -2,7 +2,8 @@
 
 Two drivers share it. `stream` delivers while it reads: one pass. `plan` runs the same
 writer over the runs alone and returns the whole layout, which `emit` then sends, head
-first, to a sink that cannot go back. Both give the same bytes.
+first, to a sink that cannot go back. Both give the same bytes. A layout that depends on how
+well the content compresses has no plan: `rehearse` finds out the head, and `stream` follows.
 
 A worker holds one batch at a time, from reading to writing; so memory is the number of
 threads times a batch, whatever the size of the disk.
@@ -19,14 +20,14 @@ import numpy as np
 from imgconv.batches import CAPACITY, Batch, Pace, batches
 from imgconv.deliver import deliver
 from imgconv.encode import encode
-from imgconv.errors import OutOfResources
+from imgconv.errors import OutOfResources, SourceChanged
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
 from imgconv.found import Found
 from imgconv.layout import Layout, LayoutBuilder
 from imgconv.ranges import Ranges
 from imgconv.render import render
 from imgconv.scan import scanner
-from imgconv.segments import ZEROS, Segments, Zeros
+from imgconv.segments import ZEROS, Data, Meta, Segments, Zeros
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
 from imgconv.stretch import Stretch
@@ -114,20 +115,62 @@ class _Stream:
 
 
 def stream(
-    source: Source, writer: Writer, sink: Sink, *, threads: int, stop: Stop, tally: Tally
+    source: Source,
+    writer: Writer,
+    sink: Sink,
+    *,
+    threads: int,
+    stop: Stop,
+    tally: Tally,
+    head: bytes | None = None,
 ) -> int:
     """Convert in one pass; return the output's size in bytes.
 
-    The sink must take a late head unless the writer has none.
+    The sink must take a late head unless the writer has none or `head` says what it will
+    be. SourceChanged when it turns out to be another.
     """
     tally.begin("convert", source.size)
     pace = Pace(writer.unit, threads)
     state = _Stream(source, writer, sink, tally, pace)
+    if head is not None:
+        state.at = 0
+        state.append(iter([Segments.of([Meta.of(head)])]))
     state.append(writer.begin())
     run(_batches(source, writer, pace), state.make_worker, threads=threads, stop=stop)
     state.append(writer.finish())
-    state.patch_head()
+    if head is None:
+        state.patch_head()
+    elif head != _rendered(writer.head()):
+        raise SourceChanged(f"{source.name}: changed while it was read")
     return state.at
+
+
+def rehearse(
+    source: Source, writer: Writer, *, threads: int, stop: Stop, tally: Tally
+) -> bytes:
+    """Convert into nothing; return the head that an output that cannot go back begins with.
+
+    The alternative is to keep all of the output somewhere until its head is known.
+    """
+    from imgconv.sinks.null import NullSink
+
+    tally.begin("scan", source.size)
+    silent = Tally(lambda now: tally.proceed(now.done))
+    stream(source, writer, NullSink(), threads=threads, stop=stop, tally=silent)
+    return _rendered(writer.head())
+
+
+def _rendered(parts: Iterator[Segments]) -> bytes:
+    """The bytes of a few segments of metadata."""
+    pieces = []
+    for segments in parts:
+        for segment in segments:
+            assert not isinstance(segment, Data)
+            if isinstance(segment, Meta):
+                pieces.append(segment.render())
+            else:
+                pieces.append(bytes(segment.length))
+    return b"".join(pieces)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

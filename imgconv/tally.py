@@ -26,6 +26,12 @@ class Tally:
             self._phase, self._total, self._done = phase, total, 0
             self._tell()
 
+    def proceed(self, done: int) -> None:
+        """Note how far a phase is that finds and writes nothing of account."""
+        with self._lock:
+            self._done = done
+            self._tell()
+
     def advance(self, done: int, *, data: int = 0, written: int = 0) -> None:
         """Count work that is over."""
         with self._lock:

@@ -19,6 +19,7 @@ from imgconv.errors import Cancelled, OutOfResources
 Task = TypeVar("Task")
 Lock = threading.Lock
 Condition = threading.Condition
+PerThread = threading.local
 
 _NOTICE_SECONDS = 0.1  # how soon a waiting worker sees that the caller cancelled
 

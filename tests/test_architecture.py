@@ -17,7 +17,7 @@ LAYERS = [
     {"kernels"},
     {"readahead"},
     {"ranges", "options", "workers", "body", "report"},
-    {"found", "stretch", "segments", "objectstore"},
+    {"found", "stretch", "segments", "objectstore", "codecs"},
     {"native"},
     {"layout"},
     {"ondisk", "upload"},

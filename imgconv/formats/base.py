@@ -74,7 +74,7 @@ class EncodingWriter(BaseWriter):
     """A writer whose units are encoded one by one, to lengths known only then."""
 
     @abstractmethod
-    def encode(self, start: int, content: memoryview) -> bytes:
+    def encode(self, start: int, content: memoryview) -> bytes | memoryview:
         """Return what is stored for the unit at `start`; called from many threads at once.
 
         Pure: `content` is the unit's bytes, short only at the end of the disk.

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
 
+from imgconv.codecs import WORDS, choose_level
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, Writer
 from imgconv.formats.vmdk_sparse import MAX_SPARSE, SparseWriter
 from imgconv.ondisk import vmdk as ondisk
-from imgconv.options import check_fields, choice_option, text_option
+from imgconv.options import check_fields, choice_option, number_option, text_option
 from imgconv.units import SECTOR, TiB, div_ceil
 
 MAX_STREAM = 62 * TiB  # vSphere's largest virtual disk
@@ -32,8 +33,23 @@ class Vmdk:
         None, "NAME", "file name in the descriptor; default: the output's own"
     )
 
+    compress: str | None = choice_option(
+        None, WORDS, "streamOptimized: for speed or for size (balanced unless said)"
+    )
+    compression_level: int | None = number_option(
+        None, "1..9", "streamOptimized: compress with this level instead of a word"
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
+        choose_level("zlib", self.compress, self.compression_level)
+        if self.subformat != "streamOptimized" and (self.compress, self.compression_level) != (
+            None,
+            None,
+        ):
+            raise OptionError(
+                f"{self.subformat} is not compressed; add subformat=streamOptimized"
+            )
         if self.extent_name is not None and not _is_plain(self.extent_name):
             raise OptionError(
                 f"extent_name={self.extent_name!r}: must be a bare file name of at most "
@@ -49,9 +65,10 @@ class Vmdk:
         """Return the writer of the subformat."""
         descriptor = make_descriptor(disk, self).text().encode()
         if self.subformat == "streamOptimized":
-            from imgconv.formats.vmdk_stream import StreamWriter  # imports zlib
+            from imgconv.formats.vmdk_stream import StreamWriter
 
-            return StreamWriter(disk.size, descriptor)
+            level = choose_level("zlib", self.compress, self.compression_level)
+            return StreamWriter(disk.size, descriptor, level)
         return SparseWriter(disk.size, descriptor)
 
 

@@ -6,12 +6,12 @@ each grain table after its grains, and the directory, the footer and an end mark
 tail. Nothing needs to be patched, so it streams into a pipe as it is.
 """
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from imgconv.codecs import zlib_stream
 from imgconv.errors import OutputTooLarge
 from imgconv.formats.base import EncodingWriter
 from imgconv.formats.tables import padding, table
@@ -23,7 +23,6 @@ from imgconv.units import SECTOR, div_ceil, round_up
 GRAIN = ondisk.GRAIN_SIZE
 OVERHEAD = 128 * SECTOR
 MAX_FILE = (1 << 32) * SECTOR
-LEVEL = 6
 MAX_DEFLATED = GRAIN + (GRAIN >> 12) + (GRAIN >> 14) + 13  # zlib's compressBound
 MAX_STORED = round_up(ondisk.GrainMarker.LAYOUT.size + MAX_DEFLATED, SECTOR)
 
@@ -42,8 +41,9 @@ class StreamWriter(EncodingWriter):
     head_size = 0
     unit = GRAIN
 
-    def __init__(self, size: int, descriptor: bytes):
+    def __init__(self, size: int, descriptor: bytes, level: int):
         self.size = size
+        self._deflate = zlib_stream(level)
         self._descriptor = descriptor
         tables = div_ceil(size, ondisk.TABLE_SPAN)
         self._directory = np.zeros(round_up(tables, SECTOR // 4), dtype="<u4")
@@ -78,7 +78,7 @@ class StreamWriter(EncodingWriter):
 
     def encode(self, start: int, content: memoryview) -> bytes:
         """Return marker, zlib stream and padding of one grain."""
-        deflated = zlib.compress(content, LEVEL)
+        deflated = self._deflate(content)
         marker = ondisk.GrainMarker(sector=start // SECTOR, length=len(deflated)).pack()
         stored = marker + deflated
         return stored + bytes(-len(stored) % SECTOR)

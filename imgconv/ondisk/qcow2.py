@@ -7,7 +7,10 @@ from typing import ClassVar
 from imgconv.ondisk.record import Record
 
 MAGIC = 0x514649FB
+COMPRESSED = 1 << 62  # L2 entries
+COMPRESSION_TYPE = 1 << 3  # incompatible feature: the codec is not deflate
 COPIED = 1 << 63  # refcount is exactly one (L1 and standard L2 entries)
+CODECS = ("zlib", "zstd")  # by their number in the header; "zlib" is raw deflate
 MAX_L1_BYTES = 32 << 20  # qemu's limits
 MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 MAX_HOST_OFFSET = 1 << 56

@@ -9,7 +9,8 @@ from support import engine
 import imgconv
 from imgconv.errors import OutputTooLarge
 from imgconv.formats.base import Disk, PlannedWriter
-from imgconv.formats.qcow2 import Geometry, _refcount_clusters, _render_ones
+from imgconv.formats.qcow2_plain import _render_ones
+from imgconv.formats.qcow2_tables import Geometry, refcount_clusters
 from imgconv.identity import Identity
 from imgconv.ranges import Ranges
 from imgconv.units import GiB, KiB, MiB, TiB
@@ -59,10 +60,9 @@ def test_refcounts_of_every_width(bits: int, count: int) -> None:
 @pytest.mark.parametrize("cluster", [512, 64 * KiB, 2 * MiB])
 @pytest.mark.parametrize("bits", [1, 16, 64])
 def test_refcount_blocks_count_themselves_and_no_more(cluster: int, bits: int) -> None:
-    options = imgconv.Qcow2(cluster_size=cluster, refcount_bits=bits)
-    geometry = Geometry.of(TiB // 64, options)
+    geometry = Geometry.of(TiB // 64, cluster, bits)
     for counted in [1, 5, geometry.refcounts_per_block - 2, geometry.refcounts_per_block * 7]:
-        blocks, tables = _refcount_clusters(counted, geometry)
+        blocks, tables = refcount_clusters(counted, geometry)
         total = counted + blocks + tables
         assert blocks * geometry.refcounts_per_block >= total
         assert tables * cluster >= blocks * 8

@@ -54,10 +54,11 @@ def test_a_stream_says_from_the_start_that_its_directory_is_at_the_end() -> None
     assert not any(image[-512:])
 
 
-def test_incompressible_grains_fit_what_readers_reserve() -> None:
+@pytest.mark.parametrize("level", range(1, 10))
+def test_incompressible_grains_fit_what_readers_reserve(level: int) -> None:
     """Marker and data of a grain must not exceed 129 sectors."""
     grain = random.Random(1).randbytes(65536)
-    writer = StreamWriter(MiB, b"")
+    writer = StreamWriter(MiB, b"", level)
     assert len(writer.encode(0, memoryview(grain))) <= 129 * SECTOR
 
 

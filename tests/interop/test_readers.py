@@ -6,7 +6,7 @@ import pytest
 from oslo_utils.imageutils import format_inspector
 from support import disks
 from support.readers import READERS, assert_reads_same
-from support.variants import VARIANTS
+from support.variants import COMPRESSED, VARIANTS
 
 import imgconv
 from imgconv.units import KiB, MiB
@@ -18,7 +18,8 @@ CASES = [
     (variant, reader)
     for variant, options in VARIANTS.items()
     for name, reader in READERS
-    if name == options.name
+    # libqcow misreads streams that do not begin at a sector, those of QEMU too.
+    if name == options.name and not (reader == "libqcow" and variant in COMPRESSED)
 ]
 
 

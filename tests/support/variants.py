@@ -17,6 +17,18 @@ VARIANTS: dict[str, Format] = {
     "qcow2": imgconv.Qcow2(),
     "qcow2-v2": imgconv.Qcow2(compat="0.10"),
     "qcow2-v2-512": imgconv.Qcow2(compat="0.10", cluster_size=512),
+    "vmdk-stream-fast": imgconv.Vmdk(subformat="streamOptimized", compress="fast"),
+    "vmdk-stream-small": imgconv.Vmdk(subformat="streamOptimized", compress="small"),
+    **{f"qcow2-{word}": imgconv.Qcow2(compress=word) for word in ("fast", "balanced", "small")},
+    "qcow2-zstd": imgconv.Qcow2(compression_type="zstd"),
+    "qcow2-zstd-small-2m": imgconv.Qcow2(
+        compression_type="zstd", compress="small", cluster_size=2 * MiB
+    ),
+    "qcow2-v2-fast": imgconv.Qcow2(compat="0.10", compress="fast"),
+    "qcow2-fast-512": imgconv.Qcow2(compress="fast", cluster_size=512, refcount_bits=64),
+    "qcow2-level5-4k": imgconv.Qcow2(
+        compression_level=5, cluster_size=4 * KiB, refcount_bits=32
+    ),
     **{
         f"qcow2-{size}": imgconv.Qcow2(cluster_size=size)
         for size in (512, 1 * KiB, 4 * KiB, 32 * KiB, 2 * MiB)
@@ -26,6 +38,14 @@ VARIANTS: dict[str, Format] = {
         for bits in (1, 2, 4, 8, 32, 64)
     },
 }
+
+# Those whose bytes depend on how well content compresses.
+COMPRESSED = tuple(
+    name
+    for name, options in VARIANTS.items()
+    if (isinstance(options, imgconv.Qcow2) and options.codec is not None)
+    or (isinstance(options, imgconv.Vmdk) and options.subformat == "streamOptimized")
+)
 
 # One of each layout, for tests over many sizes.
 MAIN = (
@@ -40,4 +60,6 @@ MAIN = (
     "qcow2-v2",
     "qcow2-512",
     "qcow2-2097152",
+    "qcow2-balanced",
+    "qcow2-zstd",
 )

@@ -1,0 +1,98 @@
+"""Compressors of small blocks: deflate and zstd, at the speed of the best library there is.
+
+A level is a number of the codec's own scale; a word stands for one. With a short history,
+deflate's levels 1 to 3 are those of ISA-L and 4 to 9 those of zlib-ng; with a full one they
+are those of libdeflate, which is best but knows no other. Where a library is not installed
+zlib does it: every level always works, the same block then takes other bytes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+from imgconv.errors import OptionError
+from imgconv.workers import PerThread
+
+Compress: TypeAlias = Callable[[memoryview], bytes]  # safe from any number of threads
+
+WORDS = ("fast", "balanced", "small")
+_LEVELS = {"zlib": (1, 3, 9), "zstd": (1, 3, 12)}
+_MOST = {"zlib": 9, "zstd": 19}  # zstd's higher ones want windows larger than any block
+_ISAL_LEVELS = 3
+_WINDOW_BITS = 12
+
+
+def choose_level(codec: str, word: str | None, level: int | None) -> int:
+    """Return the level asked for by number or else by word; "balanced" without either.
+
+    Raises OptionError for a level that the codec does not have.
+    """
+    if level is None:
+        return _LEVELS[codec][WORDS.index(word or "balanced")]
+    if not 1 <= level <= _MOST[codec]:
+        raise OptionError(
+            f"compression_level={level}: must be from 1 to {_MOST[codec]} for {codec}"
+        )
+    return level
+
+
+def raw_deflate(level: int) -> Compress:
+    """Return a compressor to raw deflate (RFC 1951) with a history of 4 KiB."""
+    library = _deflate_library(level)
+
+    def compress(block: memoryview) -> bytes:
+        packed: bytes = library.compress(block, level, wbits=-_WINDOW_BITS)
+        return packed
+
+    return compress
+
+
+def zlib_stream(level: int) -> Compress:
+    """Return a compressor to zlib streams (RFC 1950) with all the history deflate has."""
+    try:
+        import deflate
+    except ImportError:
+        import zlib
+
+        return partial(zlib.compress, level=level)
+
+    def compress(block: memoryview) -> bytes:
+        return bytes(deflate.zlib_compress(block, level))
+
+    return compress
+
+
+def _deflate_library(level: int) -> Any:
+    try:
+        if level <= _ISAL_LEVELS:
+            from isal import isal_zlib
+
+            return isal_zlib
+        from zlib_ng import zlib_ng
+
+        return zlib_ng
+    except ImportError:
+        import zlib
+
+        return zlib
+
+
+def zstd(level: int) -> Compress:
+    """Return a zstd compressor: one frame with its content size, no dictionary."""
+    from zstandard import ZstdCompressor
+
+    contexts = PerThread()  # making one costs more than compressing a block with it
+
+    def compress(block: memoryview) -> bytes:
+        try:
+            context: ZstdCompressor = contexts.own
+        except AttributeError:
+            context = contexts.own = ZstdCompressor(level)
+        return context.compress(block)
+
+    return compress
+
+
+def codec(name: str, level: int) -> Compress:
+    """Return the compressor of clusters: "zlib", which is raw deflate, or "zstd"."""
+    return zstd(level) if name == "zstd" else raw_deflate(level)

@@ -1,0 +1,101 @@
+"""Compressors: every level decodes, in the window it promises, with and without libraries."""
+
+import random
+import sys
+import threading
+import zlib
+
+import pytest
+import zstandard
+
+from imgconv.codecs import Compress, choose_level, codec, raw_deflate, zlib_stream, zstd
+from imgconv.errors import OptionError
+from imgconv.formats.vmdk_stream import MAX_DEFLATED
+from imgconv.units import KiB
+
+BLOCK = 64 * KiB
+RNG = random.Random(1)
+NOISE = RNG.randbytes(BLOCK)
+BLOCKS = {
+    "zeros": bytes(BLOCK),
+    "ones": b"\xff" * BLOCK,
+    "text": (b"the quick brown fox jumps over the lazy dog " * 1500)[:BLOCK],
+    "noise": NOISE,
+    "far": (NOISE[:5000] * 14)[:BLOCK],  # repeats beyond 4 KiB
+    "short": NOISE[:700],
+}
+LIBRARIES = {"all": (), "no isal": ("isal",), "zlib alone": ("isal", "zlib_ng", "deflate")}
+DEFLATE = {-12: raw_deflate, 15: zlib_stream}
+
+
+@pytest.fixture(params=LIBRARIES)
+def libraries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name: str = request.param
+    for missing in LIBRARIES[name]:
+        monkeypatch.setitem(sys.modules, missing, None)
+    return name
+
+
+@pytest.mark.parametrize("level", range(1, 10))
+@pytest.mark.parametrize("window_bits", DEFLATE)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_deflate_decodes(name: str, window_bits: int, level: int, libraries: str) -> None:
+    """Zlib refuses a distance beyond the window it is told of, as strict readers do."""
+    packed = DEFLATE[window_bits](level)(memoryview(BLOCKS[name]))
+    reader = zlib.decompressobj(wbits=window_bits)
+    # Piece by piece: in one call zlib would have all of its output for a window.
+    found = b"".join(reader.decompress(packed[i : i + 100]) for i in range(0, len(packed), 100))
+    assert found + reader.flush() == BLOCKS[name]
+    assert reader.eof
+    assert not reader.unused_data
+
+
+@pytest.mark.parametrize("level", range(1, 10))
+def test_noise_grows_no_more_than_readers_have_room_for(level: int, libraries: str) -> None:
+    assert len(zlib_stream(level)(memoryview(NOISE))) <= MAX_DEFLATED
+
+
+@pytest.mark.parametrize("level", range(1, 20))
+@pytest.mark.parametrize("name", BLOCKS)
+def test_zstd_makes_one_frame_with_its_size(name: str, level: int) -> None:
+    packed = zstd(level)(memoryview(BLOCKS[name]))
+    parameters = zstandard.get_frame_parameters(packed)
+    assert parameters.content_size == len(BLOCKS[name])
+    assert parameters.dict_id == 0
+    reader = zstandard.ZstdDecompressor().decompressobj()
+    assert reader.decompress(packed) == BLOCKS[name]
+    assert reader.eof
+    assert not reader.unused_data
+
+
+@pytest.mark.parametrize("compress", [codec("zlib", 3), codec("zstd", 3), zlib_stream(3)])
+def test_threads_share_a_compressor(compress: Compress) -> None:
+    wanted = {key: compress(memoryview(block)) for key, block in BLOCKS.items()}
+    wrong: list[str] = []
+
+    def work() -> None:
+        for _ in range(20):
+            for key, block in BLOCKS.items():
+                if compress(memoryview(block)) != wanted[key]:
+                    wrong.append(key)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_word_is_a_level() -> None:
+    for name in ("zlib", "zstd"):
+        levels = [choose_level(name, word, None) for word in ("fast", "balanced", "small")]
+        assert levels == sorted(set(levels))
+        assert choose_level(name, None, None) == levels[1]
+    assert choose_level("zlib", "small", 2) == 2
+
+
+@pytest.mark.parametrize(("name", "level"), [("zlib", 0), ("zlib", 10), ("zstd", 20)])
+def test_levels_have_ends(name: str, level: int) -> None:
+    with pytest.raises(OptionError, match=f"compression_level={level}: must be from 1 to"):
+        choose_level(name, None, level)
