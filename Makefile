@@ -14,7 +14,8 @@ BENCH_OPTIONS := $(SCALE:%=--scale %) $(RUNS:%=--runs %)
 NATIVE_BENCH := benchmarks/native_functions.py
 
 .PHONY: help demo test check format native-test native-test-arm native-test-x86 asan clean
-.PHONY: bench bench-matrix bench-startup bench-scaling bench-native bench-publish
+.PHONY: bench bench-matrix bench-startup bench-scaling bench-compression bench-native
+.PHONY: bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,7 +52,8 @@ asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of 
 	build/asan/test_io
 
 bench: $(BENCH) ## time everything beside the peers; SCALE=0.1 RUNS=3 for a laptop
-	@$(MAKE) --no-print-directory bench-matrix bench-startup bench-scaling bench-native
+	@$(MAKE) --no-print-directory bench-matrix bench-startup bench-scaling \
+		bench-compression bench-native
 	$(BIN)/python benchmarks/plots.py $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/report.py $(BENCH_OPTIONS)
 
@@ -63,6 +65,9 @@ bench-startup: $(BENCH) ## an empty 1 TiB disk beside `import numpy`; FORMAT=vdi
 
 bench-scaling: $(BENCH) ## against size, data, threads; AXIS=size FORMAT=qcow2 for a part
 	$(BIN)/python benchmarks/scaling.py $(BENCH_OPTIONS) $(AXIS:%=--axis %) $(FORMAT:%=--format %)
+
+bench-compression: $(BENCH) ## compressed outputs beside other tools; CASE="qcow2 zstd" for a part
+	$(BIN)/python benchmarks/compression.py $(BENCH_OPTIONS) $(if $(CASE),--case "$(CASE)")
 
 bench-native: $(BENCH) ## the native functions beside libraries
 	$(if $(wildcard $(NATIVE_BENCH)),$(BIN)/python $(NATIVE_BENCH))
@@ -90,7 +95,7 @@ $(VENV)/.tested: $(VENV)/.built
 
 $(BENCH): $(VENV)/.tested $(wildcard imgconv/*.py imgconv/*/*.py)
 	$(PYTHON) -m venv build/bench-venv
-	build/bench-venv/bin/pip install --quiet --disable-pip-version-check .
+	build/bench-venv/bin/pip install --quiet --disable-pip-version-check '.[deflate]'
 	@touch $@
 
 native/generated/crc_tables.h: native/make_crc_tables.py

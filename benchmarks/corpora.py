@@ -1,6 +1,7 @@
 """Corpora: sparse raw disks whose content depends on their name and scale alone.
 
-Only `filesystem` depends on more: on the files of the machine's Python, and the clock.
+Only `filesystem` and `vast` depend on more: on the files of the machine's Python, and the
+clock.
 """
 
 import itertools
@@ -58,13 +59,15 @@ def sparse(scale: float) -> tuple[int, Pieces]:
 SEEDED: dict[str, Callable[[float], tuple[int, Pieces]]] = {
     f.__name__: f for f in (zeros, dense, mixed, huge, sparse)
 }
-CORPORA = (*SEEDED, "filesystem")
+CORPORA = (*SEEDED, "filesystem", "vast")
 
 
 def make(name: str, path: Path, scale: float) -> None:
     """Write a corpus as a sparse file."""
     if name == "filesystem":
         _file_system(path, int(4 * GiB * scale) // MiB * MiB, int(GiB * scale))
+    elif name == "vast":
+        _file_system(path, int(64 * GiB * scale) // MiB * MiB, int(GiB * scale))
     else:
         _write(path, *SEEDED[name](scale))
 

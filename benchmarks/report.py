@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from os.path import relpath
 from pathlib import Path
 
+from compression import rows
 from matrix import CORPORA
 from native_table import native_table, read_native
 from results import Record, best_of_qemu_img, median, most, ratio, read
@@ -37,7 +38,9 @@ def main() -> None:
     chosen = arguments.parse_args()
     matrix = read(chosen.results, "matrix", chosen.scale)
     startup = read(chosen.results, "startup", chosen.scale)
-    parts = [*sections(matrix, startup), *native_table(read_native(chosen.results))]
+    compression = read(chosen.results, "compression", chosen.scale)
+    parts = [*sections(matrix, startup), *compressed(compression)]
+    parts += native_table(read_native(chosen.results))
     if chosen.plots:
         beside = chosen.into.parent if chosen.into else Path()
         parts += images(chosen.plots, beside)
@@ -173,6 +176,29 @@ def startup_table(records: Sequence[Record]) -> str:
             row("qemu-img", QEMU_IMG[0]),
         ],
     )
+
+
+def compressed(records: Sequence[Record]) -> Iterator[str]:
+    """A row for each tool of each case."""
+    if not records:
+        return
+    newest = records[-1]
+    yield (
+        f"Compressed, {format_size(newest['virtual_size'])} of ext4 with "
+        f"{format_size(newest['data'])} of data where nothing else is said, "
+        f"{newest['utc'][:10]}, imgconv at {newest['commit']}; speed and size are against the "
+        "faster of the tools named below imgconv."
+    )
+    found = []
+    for record in records:
+        about = f"{record['case']}"
+        if record["virtual_size"] != newest["virtual_size"]:
+            about += f"<br>{format_size(record['virtual_size'])}"
+        for name, seconds, speed, size, larger, memory in rows(record):
+            cells = [f"{seconds:.2f} s", f"{speed:.2f}x", format_size(size), f"{larger:+.1%}"]
+            found.append([about, f"`{name}`", *cells, format_size(memory)])
+            about = ""
+    yield table(["", "", "time", "speed", "size", "larger by", "memory"], found)
 
 
 def judged(text: str, reached: bool) -> str:

@@ -18,6 +18,7 @@ COORDINATES = {
     "matrix": ("corpus", "format"),
     "scaling": ("axis", "format", "virtual_size", "data", "threads"),
     "startup": ("format",),
+    "compression": ("case",),
 }
 
 

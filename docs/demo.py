@@ -12,6 +12,9 @@ from imgconv.units import GiB, KiB, MiB, format_size
 FOLDER = Path("demo")
 OUTPUTS = {
     "sample-copy.raw": imgconv.Raw(),
+    "sample.raw.gz": imgconv.RawGz(),
+    "sample.raw.zst": imgconv.RawZst(),
+    "sample.tar.gz": imgconv.RawTarGz(),
     "sample.qcow2": imgconv.Qcow2(),
     "sample-small.qcow2": imgconv.Qcow2(compress="balanced"),
     "sample-zstd.qcow2": imgconv.Qcow2(compression_type="zstd"),
@@ -21,6 +24,7 @@ OUTPUTS = {
     "sample-stream.vmdk": imgconv.Vmdk(subformat="streamOptimized"),
     "sample.vdi": imgconv.Vdi(),
 }
+UNPACK = {"raw.gz": "gzip -d", "raw.zst": "zstd -d", "raw.tar.gz": "tar -xSzf"}
 
 
 def make_sample(path: Path) -> None:
@@ -35,7 +39,9 @@ def make_sample(path: Path) -> None:
 
 
 def verdict(raw: Path, path: Path, name: str) -> str:
-    """What qemu-img, where there is one, thinks of an output."""
+    """What qemu-img, where there is one, thinks of an output that it can read."""
+    if name.startswith("raw."):
+        return f"(unpack it with {UNPACK[name]})"
     if shutil.which("qemu-img") is None:
         return "(no qemu-img here to compare)"
     known = {"vhd": "vpc"}.get(name, name)

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from imgconv.formats.base import Format
     from imgconv.formats.qcow2 import Qcow2
     from imgconv.formats.raw import Raw
+    from imgconv.formats.raw_gz import RawGz
+    from imgconv.formats.raw_tar_gz import RawTarGz
+    from imgconv.formats.raw_zst import RawZst
     from imgconv.formats.vdi import Vdi
     from imgconv.formats.vhd import Vhd
     from imgconv.formats.vmdk import Vmdk
@@ -99,6 +102,9 @@ __all__ = [
     "Progress",
     "Qcow2",
     "Raw",
+    "RawGz",
+    "RawTarGz",
+    "RawZst",
     "ReadFailed",
     "ReaderGone",
     "Report",
@@ -177,6 +183,9 @@ _HOMES = {
     "imgconv.formats.base": ("Format",),
     "imgconv.formats.qcow2": ("Qcow2",),
     "imgconv.formats.raw": ("Raw",),
+    "imgconv.formats.raw_gz": ("RawGz",),
+    "imgconv.formats.raw_tar_gz": ("RawTarGz",),
+    "imgconv.formats.raw_zst": ("RawZst",),
     "imgconv.formats.vdi": ("Vdi",),
     "imgconv.formats.vhd": ("Vhd",),
     "imgconv.formats.vmdk": ("Vmdk",),

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from imgconv.conversion import Conversion
 from imgconv.errors import OptionError, UsageError
 from imgconv.formats import format_class, format_names
-from imgconv.formats.base import Format, PlannedWriter
+from imgconv.formats.base import EncodingWriter, Format, PlannedWriter
 from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.kernels import kernel
-from imgconv.names import of_extension
+from imgconv.names import of_file
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
@@ -62,8 +62,9 @@ def convert(
         target: a file, which appears under its name only when it is whole and flushed;
             "-" for standard output; a FIFO; a block device, which takes raw only; or the
             URL of an object, s3://bucket/key or oss://bucket/key.
-        options: the output format and its options: Raw(), Vhd(), Qcow2(), Vmdk() or Vdi();
-            or the name of a format. Default: what the extension of `target` stands for.
+        options: the output format and its options: Raw(), RawGz(), RawZst(), RawTarGz(),
+            Vhd(), Qcow2(), Vmdk() or Vdi(); or the name of a format. Default: what the end
+            of the name of `target` stands for.
         source_format: the format of the source, "raw"; default: raw, provided that
             neither its name nor its content says otherwise.
         identity: a text that names the disk; UUIDs and the like derive from it. Default:
@@ -127,39 +128,42 @@ def measure(
     source: Location | Source | GuestDisk,
     options: Format | str,
     *,
+    exact: bool = False,
     source_format: str | None = None,
     threads: int | None = None,
     store: "Store | None" = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Measurement:
-    """Compute the exact size of an output without writing it.
+    """Compute the size of an output without writing it.
 
     `options` is a format or the name of one. The source is read and scanned, as zeros are
-    told from data by content; compressed formats are compressed. Other arguments and
-    errors are those of `convert`.
+    told from data by content. A compressed output is estimated from a sample, unless it
+    is small or must be `exact`, for which all is compressed. Other arguments and errors are
+    those of `convert`.
     """
+    from imgconv.estimate import Estimate, estimate
     from imgconv.sinks.null import NullSink
 
     output = _format(options)
     with _opened(source, source_format, store, cancelled) as (disk, _):
-        writer = Conversion(disk, output, disk.identity, STDOUT).writer()
-        tally = Tally(progress)
-        size = stream(
-            disk,
-            writer,
-            NullSink(),
-            threads=_thread_count(threads),
-            stop=Stop(cancelled),
-            tally=tally,
-        )
+        conversion = Conversion(disk, output, disk.identity, STDOUT)
+        workers, stop, tally = _thread_count(threads), Stop(cancelled), Tally(progress)
+        writer = conversion.writer()
+        found = None
+        if isinstance(writer, EncodingWriter) and not exact:
+            found = estimate(disk, writer, threads=workers, stop=stop, tally=tally)
+        if found is None:
+            size = stream(disk, writer, NullSink(), threads=workers, stop=stop, tally=tally)
+            found = Estimate(size, tally.written, tally.data, 0)
         disk.verify()
         return Measurement(
             format=output.name,
             virtual_size=writer.size,
-            data_bytes=tally.data,
-            size=size,
-            allocated=tally.written,
+            data_bytes=found.data,
+            size=found.size,
+            allocated=found.allocated,
+            error=found.error,
             warnings=disk.warnings,
         )
 
@@ -232,7 +236,7 @@ def format_for(path: str) -> Format:
 
     Raises UsageError, listing the formats, when it stands for none.
     """
-    name = of_extension(os.path.splitext(path)[1])
+    name = of_file(path)
     if name is None:
         choice = ", ".join(format_names())
         raise UsageError(f"{path}: its name does not tell the format; choose one: {choice}")

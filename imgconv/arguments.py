@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"imgconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _convert(_command(commands, "convert", "convert IN to OUT (the default command)"))
-    _measure(_command(commands, "measure", "print the exact size OUT would have"))
+    _measure(_command(commands, "measure", "print the size OUT would have"))
     _compare(_command(commands, "compare", "say whether two disks have the same content"))
     _uploads(_command(commands, "uploads", "list or abort unfinished uploads"))
     _grant(_command(commands, "grant", "print a ticket for one upload without credentials"))
@@ -116,6 +116,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         "oss://BUCKET/KEY, file:///FOLDER/NAME, ticket:///FOLDER/TICKET",
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="measure, write nothing")
+    _exact(parser)
     clobber = parser.add_mutually_exclusive_group()
     clobber.add_argument(
         "--no-clobber",
@@ -146,9 +147,16 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     _common(parser)
 
 
+def _exact(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exact", action="store_true", help="measure: compress all, not only a sample"
+    )
+
+
 def _measure(parser: argparse.ArgumentParser) -> None:
     _reading(parser)
     _format_options(parser)
+    _exact(parser)
     _store(parser.add_argument_group("object stores"))
     _common(parser)
 
@@ -216,7 +224,7 @@ def _format_options(parser: argparse.ArgumentParser) -> None:
         "-O",
         metavar="FORMAT",
         dest="format",
-        help="output format: raw, vhd (vpc), qcow2, vmdk, vdi",
+        help="output format: raw, raw.gz, raw.zst, raw.tar.gz, vhd (vpc), qcow2, vmdk, vdi",
     )
     parser.add_argument(
         "-o",
@@ -233,6 +241,9 @@ def _format_options(parser: argparse.ArgumentParser) -> None:
         const="balanced",
         dest="compress",
         help="compress (qcow2, vmdk with -o subformat=streamOptimized); --compress balanced",
+    )
+    parser.add_argument(
+        "--member", metavar="NAME", help="of the disk in a raw.tar.gz (disk.raw)"
     )
     compress.add_argument(
         "--compress",
@@ -308,17 +319,19 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def format_of(arguments: argparse.Namespace) -> "Format":
     """Make the options object that -O, -o and the output's name ask for."""
     from imgconv.api import format_for
-    from imgconv.formats import format_from_text
+    from imgconv.formats import format_from_text, format_names
 
     target = getattr(arguments, "target", None)
     name = arguments.format
     if name is None:
         if target is None or target == "-":
-            raise UsageError("say the output format with -O raw, vhd, qcow2, vmdk or vdi")
+            raise UsageError(f"say the output format with -O: {', '.join(format_names())}")
         name = format_for(target).name
     texts = list(arguments.options)
     if arguments.compress is not None:
         texts.append(f"compress={arguments.compress}")
+    if arguments.member is not None:
+        texts.append(f"member={arguments.member}")
     return format_from_text(name, ",".join(texts))
 
 

@@ -62,6 +62,34 @@ def zlib_stream(level: int) -> Compress:
     return compress
 
 
+def deflate_blocks(level: int) -> Compress:
+    """Return a compressor to deflate blocks that others may follow: they end at a byte, none
+    of them is the last of its stream, and they refer to nothing before them."""
+    library = _deflate_library(level)
+
+    def compress(block: memoryview) -> bytes:
+        deflater = library.compressobj(level, library.DEFLATED, -library.MAX_WBITS)
+        blocks: bytes = deflater.compress(block) + deflater.flush(library.Z_SYNC_FLUSH)
+        return blocks
+
+    return compress
+
+
+def gzip_member(level: int) -> Compress:
+    """Return a compressor to gzip members (RFC 1952) without name and time."""
+    try:
+        import deflate
+    except ImportError:
+        import gzip
+
+        return partial(gzip.compress, compresslevel=level, mtime=0)
+
+    def compress(block: memoryview) -> bytes:
+        return bytes(deflate.gzip_compress(block, level))
+
+    return compress
+
+
 def _deflate_library(level: int) -> Any:
     try:
         if level <= _ISAL_LEVELS:
@@ -78,17 +106,38 @@ def _deflate_library(level: int) -> Any:
 
 
 def zstd(level: int) -> Compress:
-    """Return a zstd compressor: one frame with its content size, no dictionary."""
+    """Return a compressor to a zstd frame (RFC 8878) with its content size."""
     from zstandard import ZstdCompressor
 
+    return _zstd(partial(ZstdCompressor, level))
+
+
+def zstd_frame(level: int, window: int) -> Compress:
+    """Return a compressor to a zstd frame with content size and checksum.
+
+    It is good for blocks of `window` bytes, which is also the history readers must keep.
+    """
+    from zstandard import ZstdCompressionParameters, ZstdCompressor
+
+    parameters = ZstdCompressionParameters.from_level(
+        level,
+        source_size=window,
+        window_log=window.bit_length() - 1,
+        write_checksum=True,
+    )
+    return _zstd(partial(ZstdCompressor, compression_params=parameters))
+
+
+def _zstd(make: Callable[[], Any]) -> Compress:
     contexts = PerThread()  # making one costs more than compressing a block with it
 
     def compress(block: memoryview) -> bytes:
         try:
-            context: ZstdCompressor = contexts.own
+            context = contexts.own
         except AttributeError:
-            context = contexts.own = ZstdCompressor(level)
-        return context.compress(block)
+            context = contexts.own = make()
+        frame: bytes = context.compress(block)
+        return frame
 
     return compress
 

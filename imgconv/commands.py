@@ -88,6 +88,7 @@ def measure(arguments: argparse.Namespace) -> int:
         measured = api.measure(
             arguments.source,
             format_of(arguments),
+            exact=arguments.exact,
             source_format=arguments.source_format,
             threads=arguments.threads,
             store=store_of(arguments, arguments.source),

@@ -11,26 +11,30 @@ from imgconv.ranges import Column, Ranges
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Units as they are stored: guest offset and stored length of each, back to back."""
+    """Units as they are stored, back to back: guest offset, stored length, check of each."""
 
     units: Column
     lengths: Column
+    checks: Column
     payload: Found
 
 
 def encode(writer: EncodingWriter, found: Found) -> Encoded:
     """Encode every unit that was found to hold data; safe from any number of threads."""
-    stored, units = [], []
+    stored, units, checks = [], [], []
     for (start, stop), where in zip(found.data, found.where.tolist(), strict=True):
         for unit in range(start, stop, writer.unit):
             low = where + unit - start
             high = low + min(writer.unit, stop - unit)
-            stored.append(writer.encode(unit, found.buffer[low:high]))
+            content = found.buffer[low:high]
+            stored.append(writer.encode(unit, content))
+            checks.append(writer.check(content))
             units.append(unit)
     payload = memoryview(b"".join(stored))
     return Encoded(
         np.array(units, dtype=np.int64),
         np.array([len(piece) for piece in stored], dtype=np.int64),
+        np.array(checks, dtype=np.int64),
         # Data segments refer to the payload, so it is found where it lies.
         Found(Ranges.single(0, len(payload)), np.zeros(1, dtype=np.int64), payload),
     )

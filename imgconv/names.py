@@ -13,6 +13,9 @@ class Name:
 
 NAMES = {
     "raw": Name((".raw", ".img"), ("img",)),
+    "raw.gz": Name((".raw.gz", ".img.gz")),
+    "raw.zst": Name((".raw.zst", ".img.zst")),
+    "raw.tar.gz": Name((".tar.gz", ".tgz"), ("tar.gz",)),
     "vhd": Name((".vhd", ".vpc"), ("vpc",)),
     "qcow2": Name((".qcow2",)),
     "vmdk": Name((".vmdk",)),
@@ -25,7 +28,7 @@ def canonical(name: str) -> str:
     return next((n for n, other in NAMES.items() if name in other.aliases), name)
 
 
-def of_extension(extension: str) -> str | None:
-    """Return the name of the format that a file name extension (".vmdk") stands for."""
-    lower = extension.lower()
-    return next((n for n, other in NAMES.items() if lower in other.extensions), None)
+def of_file(path: str) -> str | None:
+    """Return the name of the format that the end of a file's name (".vmdk") stands for."""
+    end = path.lower().rpartition("/")[2][1:]  # a file whose name begins with it is hidden
+    return next((n for n, other in NAMES.items() if end.endswith(other.extensions)), None)

@@ -148,6 +148,7 @@ class Checksum:
         return int(lib.ic_crc_zeros(self.crc_id, value, length))
 
 
+CRC32 = Checksum("CRC-32", lib.IC_CRC32, 32)
 CRC32C = Checksum("CRC-32C", lib.IC_CRC32C, 32)
 CRC64_XZ = Checksum("CRC-64/XZ", lib.IC_CRC64_XZ, 64)
 CRC64_NVME = Checksum("CRC-64/NVME", lib.IC_CRC64_NVME, 64)

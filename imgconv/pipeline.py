@@ -90,7 +90,8 @@ class _Stream:
         writer = self._writer
         if isinstance(writer, EncodingWriter):
             encoded = encode(writer, found)
-            return partial(writer.place, encoded.units, encoded.lengths), encoded.payload
+            columns = encoded.units, encoded.lengths, encoded.checks
+            return partial(writer.place, *columns), encoded.payload
         runs = found.data.aligned(writer.unit, self._source.size)
         return partial(writer.place, runs), found
 

@@ -77,8 +77,9 @@ class Report:
 class Measurement:
     """The output a conversion would make; all sizes in bytes.
 
-    `size` is its exact length, of which `allocated` bytes would be written and the rest
-    are holes in a file.
+    `size` is its length, of which `allocated` bytes would be written and the rest are holes
+    in a file. Where `error` is 0 both are exact; else they are estimates, and the true size
+    is within `error` of this one in 95 of 100 cases.
     """
 
     format: str
@@ -86,4 +87,5 @@ class Measurement:
     data_bytes: int
     size: int
     allocated: int
+    error: int
     warnings: tuple[str, ...]

@@ -200,8 +200,9 @@ def upload_line(upload: "UnfinishedUpload") -> str:
 
 def measurement_lines(measured: "Measurement") -> list[str]:
     """Say how large an output would be, in bytes."""
+    doubt = f" +- {measured.error} (estimate; --exact)" if measured.error else ""
     return [
-        f"size: {measured.size}",
+        f"size: {measured.size}{doubt}",
         f"allocated: {measured.allocated}",
         f"virtual size: {measured.virtual_size}",
         f"data: {measured.data_bytes}",

@@ -5,7 +5,7 @@
 #include "generated/crc_tables.h"
 #include "kernel.h"
 
-static uint64_t ones(int crc_id) { return crc_id == IC_CRC32C ? 0xffffffffu : ~UINT64_C(0); }
+static uint64_t ones(int crc_id) { return crc_id < IC_CRC64_XZ ? 0xffffffffu : ~UINT64_C(0); }
 
 /* Slicing by 8: eight bytes per step, one table lookup each. */
 uint64_t ic_crc_scalar(int crc_id, uint64_t state, const uint8_t *p, size_t n) {
@@ -28,7 +28,7 @@ uint64_t ic_crc_update(int kernel, int crc_id, uint64_t crc, const uint8_t *p, s
 
 /* a * b mod P, both reflected: bit (width - 1) is the coefficient of x^0. */
 static uint64_t multiply(int crc_id, uint64_t a, uint64_t b) {
-    uint64_t bit = crc_id == IC_CRC32C ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
+    uint64_t bit = crc_id < IC_CRC64_XZ ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
     uint64_t product = 0;
     for (; a != 0; a &= bit - 1, bit >>= 1) {
         if (a & bit)

@@ -9,7 +9,8 @@
  * Four wide registers move side by side, which hides the latency of the multiplier, and
  * then fold into one and that into 128 bits.  The incoming state of the CRC is added to
  * the first bytes.  The last 128 bits of CRC-64 are reduced by three more products; those
- * of CRC-32C by the processor's own instruction, which also does all of a short input.
+ * of CRC-32C by the processor's own instruction, which also does all of a short input; and
+ * those of CRC-32, which nobody computes of short inputs, by tables.
  *
  * On Zen 4 the multiplier starts one product of any width in two cycles, so that four
  * registers keep it busy, and 512 bits reach 16 bytes a cycle.  Sharing long inputs between
@@ -191,7 +192,18 @@ FOLD uint32_t crc32c(uint32_t state, struct span input) {
     return state;
 }
 
+FOLD uint32_t crc32(uint32_t state, struct span input) {
+    if (input.n >= 16) {
+        vec x = fold_pieces(IC_CRC32, state, &input);
+        const uint64_t words[2] = {low_word(x), high_word(x)};
+        state = (uint32_t)ic_crc_scalar(IC_CRC32, 0, (const uint8_t *)words, sizeof words);
+    }
+    return (uint32_t)ic_crc_scalar(IC_CRC32, state, input.p, input.n);
+}
+
 FOLD uint64_t crc(int crc_id, uint64_t state, const uint8_t *p, size_t n) {
     struct span input = {p, n};
+    if (crc_id == IC_CRC32)
+        return crc32((uint32_t)state, input);
     return crc_id == IC_CRC32C ? crc32c((uint32_t)state, input) : crc64(crc_id, state, input);
 }

@@ -1,4 +1,4 @@
-"""Write generated/crc_tables.h: every constant of the three CRCs, computed from
+"""Write generated/crc_tables.h: every constant of the CRCs, computed from
 their polynomials.
 
 Polynomials are integers here, bit i being the coefficient of x^i; `reflect` turns
@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Name, width, polynomial without its top term, in the order of the enum in crc.h.
 CRCS = (
+    ("CRC-32", 32, 0x04C11DB7),
     ("CRC-32C", 32, 0x1EDC6F41),
     ("CRC-64/XZ", 64, 0x42F0E1EBA9EA3693),
     ("CRC-64/NVME", 64, 0xAD93D23594C93659),
@@ -104,16 +105,16 @@ def header() -> str:
             "#define IMGCONV_CRC_TABLES_H",
             "#include <stdint.h>",
             f"enum {{ {enum} }};",
-            "static const uint64_t ic_crc_polynomial[3] = "
+            "static const uint64_t ic_crc_polynomial[4] = "
             + literal([reflect(p, w) for w, p in columns])
             + ";",
-            "static const uint64_t ic_crc_slices[3][8][256] = "
+            "static const uint64_t ic_crc_slices[4][8][256] = "
             + literal([slices(*c) for c in columns])
             + ";",
-            "static const uint64_t ic_crc_byte_powers[3][64] = "
+            "static const uint64_t ic_crc_byte_powers[4][64] = "
             + literal([byte_powers(*c) for c in columns])
             + ";",
-            f"static const uint64_t ic_crc_fold_powers[3][{len(FOLDS)}][2] = "
+            f"static const uint64_t ic_crc_fold_powers[4][{len(FOLDS)}][2] = "
             + literal([fold_powers(*c) for c in columns])
             + ";",
             "static const uint64_t ic_crc64_barrett[2][2] = "

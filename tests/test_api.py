@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import disks, engine
-from support.variants import VARIANTS
+from support.variants import EVERY
 
 import imgconv
 from imgconv.errors import LimitExceeded, OptionError, UsageError
@@ -20,11 +20,11 @@ def raw(tmp_path: Path) -> Path:
     return disks.holes(tmp_path / "disk.raw", 9 * MiB)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_threads_and_time_do_not_change_the_bytes(
     tmp_path: Path, raw: Path, variant: str
 ) -> None:
-    options = VARIANTS[variant]
+    options = EVERY[variant]
     found = set()
     for threads in (1, 2, 7):
         if threads == 7:
@@ -46,9 +46,9 @@ def test_the_report_counts_bytes(tmp_path: Path) -> None:
     assert report.warnings == ()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_measure_is_exact(tmp_path: Path, raw: Path, variant: str) -> None:
-    options = VARIANTS[variant]
+    options = EVERY[variant]
     measured = imgconv.measure(raw, options)
     out = tmp_path / f"disk.out.{options.name}"
     report = imgconv.convert(raw, out, options=options)

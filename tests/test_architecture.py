@@ -24,7 +24,7 @@ LAYERS = [
     {"formats", "sources", "sinks", "stores"},
     {"guest"},
     {"batches", "tally", "render", "outputs"},
-    {"scan", "comparison", "conversion"},
+    {"scan", "comparison", "conversion", "estimate"},
     {"encode", "deliver"},
     {"pipeline"},
     {"objects"},

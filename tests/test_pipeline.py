@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import engine
-from support.variants import COMPRESSED, VARIANTS
+from support.variants import COMPRESSED, EVERY, VARIANTS
 
 from imgconv.batches import AHEAD
 from imgconv.errors import Cancelled, ReadFailed, SourceTruncated
@@ -59,11 +59,11 @@ def test_plan_one_pass_upload_and_windows_agree(
         assert window == direct[start : start + len(window)]
 
 
-@given(disks(), st.sampled_from(list(VARIANTS)))
+@given(disks(), st.sampled_from(list(EVERY)))
 @settings(max_examples=60, deadline=None)
 def test_threads_and_extents_do_not_show(disk: engine.MemorySource, variant: str) -> None:
     """What the source declares as data is a hint for speed; the content decides."""
-    options = VARIANTS[variant]
+    options = EVERY[variant]
     expected = engine.one_pass(disk, options, threads=1)
     all_data = engine.MemorySource(disk.content)
     for threads in (2, 7):
@@ -100,7 +100,7 @@ def test_placing_in_other_steps_gives_the_same_layout(units: set[int], variant: 
     assert rendered(variant, units, 1) == rendered(variant, units, 1000)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 @pytest.mark.parametrize("fault", ["EIO", "short"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_source_that_fails_fails_the_conversion(
@@ -110,7 +110,7 @@ def test_a_source_that_fails_fails_the_conversion(
     for at in (0, 9 * MiB + 5, 20 * MiB - 1):
         source = engine.FaultySource(content, fault, at)
         with pytest.raises((ReadFailed, SourceTruncated), match=str(at)):
-            engine.one_pass(source, VARIANTS[variant], threads=threads)
+            engine.one_pass(source, EVERY[variant], threads=threads)
 
 
 def test_cancelling_from_outside() -> None:

@@ -14,6 +14,9 @@ from imgconv.options import option_choices, parse_options
 
 TABLE = {
     "raw": "imgconv.formats.raw:Raw",
+    "raw.gz": "imgconv.formats.raw_gz:RawGz",
+    "raw.zst": "imgconv.formats.raw_zst:RawZst",
+    "raw.tar.gz": "imgconv.formats.raw_tar_gz:RawTarGz",
     "vhd": "imgconv.formats.vhd:Vhd",
     "qcow2": "imgconv.formats.qcow2:Qcow2",
     "vmdk": "imgconv.formats.vmdk:Vmdk",
@@ -52,7 +55,8 @@ def format_from_text(name: str, options: str = "") -> Format:
 def check_size(target: Format, size: int) -> None:
     """Raise LimitExceeded, naming formats that fit, when the disk is too big for `target`."""
     if size > target.max_size:
-        fits = filter(None, (_that_fits(name, size) for name in TABLE))
+        disks = [name for name in TABLE if not name.startswith("raw.")]
+        fits = filter(None, (_that_fits(name, size) for name in disks))
         raise LimitExceeded(target.name, size, target.max_size, tuple(fits))
 
 

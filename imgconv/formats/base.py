@@ -80,13 +80,17 @@ class EncodingWriter(BaseWriter):
         Pure: `content` is the unit's bytes, short only at the end of the disk.
         """
 
+    def check(self, content: memoryview) -> int:
+        """Return what `place` must know of a unit beside its length; as `encode` is."""
+        return 0
+
     @abstractmethod
     def bound(self, count: int) -> int:
         """Return the most bytes the output can have if `count` units hold data."""
 
     @abstractmethod
-    def place(self, units: Column, lengths: Column) -> Segments:
-        """Append encoded units, given their guest offsets and stored lengths.
+    def place(self, units: Column, lengths: Column, checks: Column) -> Segments:
+        """Append encoded units, given their guest offsets, stored lengths and checks.
 
         Data segments refer to the payload in which the units lie back to back.
         """

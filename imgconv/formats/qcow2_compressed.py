@@ -56,7 +56,7 @@ class CompressedWriter(Qcow2Writer, EncodingWriter):
         clusters += len(self._l1) // geometry.l2_entries
         return (clusters + sum(refcount_clusters(clusters, geometry))) * self.unit
 
-    def place(self, units: Column, lengths: Column) -> Segments:
+    def place(self, units: Column, lengths: Column, checks: Column) -> Segments:
         """Append clusters, and the L2 tables of every group that they complete."""
         group = units // self._geometry.group_span
         cuts = [*firsts(group).tolist(), len(units)]

@@ -89,7 +89,7 @@ class StreamWriter(EncodingWriter):
         tail = SECTOR + self._directory.nbytes + 3 * SECTOR
         return OVERHEAD + count * MAX_STORED + tables * (SECTOR + ondisk.TABLE_SIZE) + tail
 
-    def place(self, units: Column, lengths: Column) -> Segments:
+    def place(self, units: Column, lengths: Column, checks: Column) -> Segments:
         """Append grains, and the tables of the ranges that they complete."""
         ends = np.cumsum(lengths)
         starts = ends - lengths

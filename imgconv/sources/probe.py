@@ -4,10 +4,8 @@ A guest can write any bytes into its own raw disk, so content alone never decide
 an image is raw only when the user says so or when nothing in it looks like another format.
 """
 
-import os
-
 from imgconv.errors import FormatMismatch, OptionError
-from imgconv.names import canonical, of_extension
+from imgconv.names import canonical, of_file
 from imgconv.sources.base import Source
 
 _FRONT = (  # offset, magic, format
@@ -61,7 +59,7 @@ def check_format(source: Source, declared: str | None) -> str:
             raise OptionError(f"cannot read format {declared!r}; formats: {choice}")
         return name
     found = detect(source)
-    named = of_extension(os.path.splitext(source.name)[1]) or "raw"
+    named = of_file(source.name) or "raw"
     if found:
         raise FormatMismatch(
             f"{source.name}: looks like {' and '.join(found)}, which imgconv cannot read yet; "

@@ -11,7 +11,7 @@ import pytest
 from support import disks
 from support.cli import COMMAND, assert_one_line_error
 from support.cli import imgconv as command
-from support.variants import VARIANTS
+from support.variants import EVERY
 
 import imgconv
 from imgconv.options import describe_options
@@ -20,7 +20,7 @@ from imgconv.units import MiB
 
 def options_text(variant: str) -> list[str]:
     """The -O and -o arguments that make a variant."""
-    options = VARIANTS[variant]
+    options = EVERY[variant]
     names = [row[0].partition("=")[0] for row in describe_options(type(options))]
     pairs = []
     for name in names:
@@ -35,13 +35,13 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return disks.random_runs(tmp_path_factory.mktemp("raw") / "disk.raw", 21 * MiB + 512)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_standard_output_carries_the_bytes_of_the_file(
     tmp_path: Path, raw: Path, variant: str
 ) -> None:
     """For vmdk the file has the name that a stream is given: disk.vmdk."""
-    path = tmp_path / f"disk.{VARIANTS[variant].name}"
-    imgconv.convert(raw, path, options=VARIANTS[variant])
+    path = tmp_path / f"disk.{EVERY[variant].name}"
+    imgconv.convert(raw, path, options=EVERY[variant])
     done = subprocess.run(
         [*COMMAND, raw, "-", *options_text(variant)], capture_output=True, check=True
     )

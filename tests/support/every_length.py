@@ -5,11 +5,12 @@ import random
 from collections.abc import Iterator
 
 from imgconv import kernels, native
-from imgconv.native import CRC32C, CRC64_NVME, CRC64_XZ, Checksum
+from imgconv.native import CRC32, CRC32C, CRC64_NVME, CRC64_XZ, Checksum
 
 LENGTHS, OFFSETS = range(4097), range(64)
 # Reflected: bit 0 is the coefficient of the highest power.
 POLYNOMIALS = {
+    CRC32: 0xEDB88320,
     CRC32C: 0x82F63B78,
     CRC64_XZ: 0xC96C5795D7870F42,
     CRC64_NVME: 0x9A6C9329AC4BC9B5,

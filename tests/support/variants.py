@@ -39,6 +39,21 @@ VARIANTS: dict[str, Format] = {
     },
 }
 
+# Raw in containers, which no reader of disk images takes.
+PACKED: dict[str, Format] = {
+    "gz": imgconv.RawGz(),
+    "gz-fast": imgconv.RawGz(compress="fast"),
+    "gz-small": imgconv.RawGz(compress="small"),
+    "gz-many": imgconv.RawGz(members="many"),
+    "zst": imgconv.RawZst(),
+    "zst-small": imgconv.RawZst(compress="small"),
+    "tar.gz": imgconv.RawTarGz(),
+    "tar.gz-named": imgconv.RawTarGz(member="system.raw", compression_level=5),
+    "tar.gz-many": imgconv.RawTarGz(members="many", compress="fast"),
+    "tar.gz-google": imgconv.RawTarGz(google=True, compression_level=2),
+}
+EVERY = VARIANTS | PACKED
+
 # Those whose bytes depend on how well content compresses.
 COMPRESSED = tuple(
     name
