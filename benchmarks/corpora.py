@@ -1,15 +1,12 @@
 """Corpora: sparse raw disks whose content depends on their name and scale alone.
 
-Only `filesystem` and `vast` depend on more: on the files of the machine's Python, and the
-clock.
+Only `filesystem` and `vast` depend on more: on the machine's own files, and the clock.
 """
 
-import itertools
 import os
 import random
 import shutil
 import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ Pieces = Iterator[tuple[int, bytes]]
 
 PAGE = 4 * KiB
 ISLAND = 64 * KiB
+SYSTEM = Path("/usr")
 
 
 def zeros(scale: float) -> tuple[int, Pieces]:
@@ -112,21 +110,22 @@ def _file_system(path: Path, size: int, data: int) -> None:
     """Write an ext4 file system of `size` bytes whose files hold about `data` bytes."""
     path.touch()  # or mke2fs would mention that it makes it
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        _copy_library(Path(folder), data)
+        _copy_system(Path(folder), data)
         options = ["-q", "-F", "-t", "ext4", "-b", str(PAGE), "-m", "0", "-d", folder]
         subprocess.run(["mke2fs", *options, str(path), f"{size // KiB}k"], check=True)
 
 
-def _copy_library(target: Path, limit: int) -> None:
-    """Copy the modules of Python's standard library, again and again, up to `limit` bytes."""
-    library, taken = Path(sysconfig.get_path("stdlib")), 0
-    modules = sorted(library.rglob("*.py"))
-    sources = [path for path in modules if "site-packages" not in path.parts]
-    for copy in itertools.count():
-        for source in sources:
-            taken += round_up(source.stat().st_size, PAGE)
-            if taken > limit:
-                return
-            place = target / str(copy) / source.relative_to(library)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, place)
+def _copy_system(target: Path, limit: int) -> None:
+    """Copy about `limit` bytes of files below /usr: every so manieth, programs, libraries,
+    texts and all, as they lie on the disks of machines."""
+    files = [path for path in sorted(SYSTEM.rglob("*")) if _is_plain(path)]
+    sizes = [round_up(path.stat().st_size, PAGE) for path in files]
+    step = max(1, sum(sizes) // limit)
+    for path in files[::step]:
+        place = target / path.relative_to(SYSTEM)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)

@@ -58,7 +58,7 @@ def test_noise_grows_no_more_than_readers_have_room_for(level: int, libraries: s
 @pytest.mark.parametrize("level", range(1, 20))
 @pytest.mark.parametrize("name", BLOCKS)
 def test_zstd_makes_one_frame_with_its_size(name: str, level: int) -> None:
-    packed = zstd(level)(memoryview(BLOCKS[name]))
+    packed = zstd(level, 64 * KiB)(memoryview(BLOCKS[name]))
     parameters = zstandard.get_frame_parameters(packed)
     assert parameters.content_size == len(BLOCKS[name])
     assert parameters.dict_id == 0
@@ -68,7 +68,9 @@ def test_zstd_makes_one_frame_with_its_size(name: str, level: int) -> None:
     assert not reader.unused_data
 
 
-@pytest.mark.parametrize("compress", [codec("zlib", 3), codec("zstd", 3), zlib_stream(3)])
+@pytest.mark.parametrize(
+    "compress", [codec("zlib", 3, 64 * KiB), codec("zstd", 3, 64 * KiB), zlib_stream(3)]
+)
 def test_threads_share_a_compressor(compress: Compress) -> None:
     wanted = {key: compress(memoryview(block)) for key, block in BLOCKS.items()}
     wrong: list[str] = []

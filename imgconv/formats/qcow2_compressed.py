@@ -28,7 +28,7 @@ class CompressedWriter(Qcow2Writer, EncodingWriter):
     def __init__(self, size: int, geometry: Geometry, version: int, name: str, level: int):
         super().__init__(size, geometry, version)
         self._codec_number = ondisk.CODECS.index(name)
-        self._compress = codec(name, level)
+        self._compress = codec(name, level, geometry.cluster)
         cluster_bits = geometry.cluster.bit_length() - 1
         self._size_shift = 70 - cluster_bits  # of the sector count in an L2 entry
         self._entries = np.zeros(geometry.group_span // geometry.cluster, dtype=np.uint64)

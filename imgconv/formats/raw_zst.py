@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from imgconv.codecs import WORDS, choose_level, zstd_frame
+from imgconv.codecs import WORDS, choose_level, zstd
 from imgconv.errors import OutputTooLarge
 from imgconv.formats.base import Disk, EncodingWriter
 from imgconv.formats.raw_packed import PackedWriter
@@ -57,7 +57,7 @@ class FramesWriter(PackedWriter):
 
     def __init__(self, size: int, level: int):
         super().__init__(size, size)
-        self._compress = zstd_frame(level, self.unit)
+        self._compress = zstd(level, self.unit, checksum=True)
         self._entries: list[Column] = []  # of the table, some in each
         self._recent: list[Column] = []
         self._count = 0
