@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imgconv.units import GiB, KiB, MiB, TiB, round_up
+from imgconv.units import GiB, KiB, MiB, TiB, div_ceil, round_up
 
 Pieces = Iterator[tuple[int, bytes]]
 
@@ -118,9 +118,9 @@ def _file_system(path: Path, size: int, data: int) -> None:
 def _copy_system(target: Path, limit: int) -> None:
     """Copy about `limit` bytes of files below /usr: every so manieth, programs, libraries,
     texts and all, as they lie on the disks of machines."""
-    files = [path for path in sorted(SYSTEM.rglob("*")) if _is_plain(path)]
-    sizes = [round_up(path.stat().st_size, PAGE) for path in files]
-    step = max(1, sum(sizes) // limit)
+    sizes = {path: path.stat().st_size for path in SYSTEM.rglob("*") if _is_plain(path)}
+    files = sorted(path for path, size in sizes.items() if size <= limit // 8)
+    step = div_ceil(sum(round_up(sizes[path], PAGE) for path in files), limit)
     for path in files[::step]:
         place = target / path.relative_to(SYSTEM)
         place.parent.mkdir(parents=True, exist_ok=True)

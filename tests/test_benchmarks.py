@@ -40,6 +40,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("matrix.py", folder, "--corpus", "filesystem", "--format", "raw")
     run("startup.py", folder, "--format", "qcow2")
     run("scaling.py", folder, "--axis", "threads", "--format", "qcow2")
+    for case in ("qcow2 zstd", "raw.gz", "raw.tar.gz"):
+        run("compression.py", folder, "--case", case)
     return folder
 
 
@@ -74,6 +76,18 @@ def test_points_of_an_axis_differ_in_its_coordinate_alone(results: Path) -> None
 def test_startup_is_seen_beside_numpy(results: Path) -> None:
     (cell,) = records(results, "startup")
     assert {*cell["tools"]} == TOOLS | {"python", "import numpy", "imgconv --version"}
+
+
+def test_compressed_outputs_stand_beside_those_of_others(results: Path) -> None:
+    cells = {cell["case"]: cell for cell in records(results, "compression")}
+    assert {*cells} == {"qcow2 zstd", "raw.gz", "raw.tar.gz"}
+    for cell in cells.values():
+        ours = [name for name in cell["tools"] if name.startswith("imgconv --compress")]
+        assert len(ours) == 3
+        assert {*cell["references"]} <= {*cell["tools"]} - {*ours}
+        for name, tool in cell["tools"].items():
+            (sample,) = tool["samples"]
+            assert 0 < sample["size"] < cell["virtual_size"], name
 
 
 def test_the_report_goes_between_two_comments(results: Path, tmp_path: Path) -> None:

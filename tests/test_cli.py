@@ -11,6 +11,8 @@ from support.cli import assert_one_line_error, imgconv
 from imgconv.units import KiB, MiB
 from imgconv.version import __version__
 
+EVERY_FORMAT = "raw, raw.gz, raw.zst, raw.tar.gz, vhd, qcow2, vmdk, vdi"
+
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
@@ -116,8 +118,16 @@ def test_option_help() -> None:
     [
         (["missing.raw", "o.raw"], ["missing.raw", "No such file"], 1),
         ([".", "o.raw"], ["is a folder"], 1),
-        (["disk.raw", "sub"], ["sub", "raw, vhd, qcow2, vmdk, vdi"], 2),
-        (["disk.raw", "o.iso"], ["o.iso", "raw, vhd, qcow2, vmdk, vdi"], 2),
+        (
+            ["disk.raw", "sub"],
+            ["sub", EVERY_FORMAT],
+            2,
+        ),
+        (
+            ["disk.raw", "o.iso"],
+            ["o.iso", EVERY_FORMAT],
+            2,
+        ),
         (["disk.raw", "sub", "-O", "raw"], ["is a folder"], 1),
         (["disk.raw", "disk.raw"], ["is the input itself"], 2),
         (["disk.raw", "no/o.raw"], ["No such file"], 1),

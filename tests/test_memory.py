@@ -53,6 +53,20 @@ def test_a_terabyte(tmp_path: Path, raw: Path, name: str) -> None:
     out.unlink()
 
 
+@pytest.mark.parametrize("name", ["raw.gz", "raw.zst", "raw.tar.gz", "qcow2", "vmdk"])
+def test_a_terabyte_compressed(tmp_path: Path, raw: Path, name: str) -> None:
+    """Its zeros, too, where they are not left out: a GiB of them in gzip."""
+    out = tmp_path / f"o.{name}"
+    options = ["-o", "subformat=streamOptimized"] if name == "vmdk" else ["--compress", "fast"]
+    estimated, peak_of_measure = run("measure", raw, "-O", name, *options, "--json")
+    _, peak = run(raw, out, "-q", "-O", name, *options)
+    assert peak < 256 * MiB
+    assert peak_of_measure < 256 * MiB
+    found = json.loads(estimated)
+    assert abs(found["size"] - out.stat().st_size) <= 2 * found["error"] + 20 * MiB
+    out.unlink()
+
+
 @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vdi"])
 def test_a_terabyte_to_a_store(raw: Path, tmp_path: Path, name: str) -> None:
     """A large share of them waits for the store, which is slower than the disk."""

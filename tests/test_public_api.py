@@ -46,6 +46,7 @@ def test_signatures() -> None:
     assert list(inspect.signature(imgconv.measure).parameters) == [
         "source",
         "options",
+        "exact",
         "source_format",
         "threads",
         "store",

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from imgconv.codecs import WORDS, choose_level, deflate_blocks, gzip_member
 from imgconv.formats.base import Disk, EncodingWriter
 from imgconv.formats.raw_packed import PackedWriter
-from imgconv.native import CRC32
+from imgconv.native import CRC32, data_runs
 from imgconv.ondisk import gzip as ondisk
 from imgconv.options import check_fields, choice_option, number_option
 from imgconv.ranges import Column
@@ -18,6 +20,7 @@ from imgconv.units import GiB, KiB, MiB, TiB, div_ceil
 MEMBERS = ("one", "many")
 MAX_SIZE = 1024 * TiB  # of whose zeros alone deflate makes a tebibyte
 LEVEL_OF_ZEROS = 9
+_GRANULE, _WORTH = 4 * KiB, 16 * KiB
 
 
 def compress_option() -> str | None:
@@ -116,11 +119,23 @@ class OneMember(GzipWriter):
         yield Segments.of([Meta.of(ondisk.Header().pack() + front)])
 
     def encode(self, start: int, content: memoryview) -> bytes:
-        """Return deflate blocks, stored ones if those are not longer."""
+        """Return deflate blocks; long zeros among the data cost no more than elsewhere."""
+        pieces, at = [], 0
+        for low, high in _data(content):
+            pieces += [self._zero_blocks(low - at), self._blocks(content[low:high])]
+            at = high
+        return b"".join([*pieces, self._zero_blocks(len(content) - at)])
+
+    def _blocks(self, content: memoryview) -> bytes:
+        """Return content as deflate blocks, stored ones if those are not longer."""
         blocks = self._deflate(content)
         if len(blocks) < ondisk.stored_size(len(content)):
             return blocks
         return ondisk.stored(content)
+
+    def _zero_blocks(self, length: int) -> bytes:
+        pieces = [bytes(self._piece(size).render()) * n for size, n in self._ladder(length)]
+        return b"".join(pieces)
 
     def check(self, content: memoryview) -> int:
         """Return the unit's CRC-32."""
@@ -145,6 +160,15 @@ class OneMember(GzipWriter):
         yield from self._zeros(self._back)
         trailer = ondisk.Trailer(crc=self._crc, size=self._total % (1 << 32))
         yield Segments.of([Meta.of(ondisk.LAST_BLOCK + trailer.pack())])
+
+
+def _data(content: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a unit between which there are zeros worth skipping."""
+    runs = data_runs(content, _GRANULE)
+    apart = np.flatnonzero(runs.start[1:] - runs.stop[:-1] >= _WORTH)
+    starts = runs.start[np.append(0, apart + 1)]
+    stops = runs.stop[np.append(apart, len(runs) - 1)]
+    return zip(starts.tolist(), stops.tolist(), strict=True)
 
 
 class ManyMembers(GzipWriter):

@@ -69,11 +69,7 @@ class PackedWriter(EncodingWriter):
 
     def _zeros(self, length: int) -> Iterator[Segments]:
         """Yield what stands for so many zeros."""
-        for size in (self.largest, *_SIZES, length % SECTOR):
-            count = length // size if size else 0
-            if count == 0:
-                continue
-            length -= count * size
+        for size, count in self._ladder(length):
             piece = self._piece(size)
             self._enter_zeros(size, piece.length, count)
             for first in range(0, count, _ROWS):
@@ -84,6 +80,14 @@ class PackedWriter(EncodingWriter):
                     np.zeros(rows, dtype=np.int64),
                     (piece,),
                 )
+
+    def _ladder(self, length: int) -> Iterator[tuple[int, int]]:
+        """Yield which pieces so many zeros are made of, and how many of each."""
+        for size in (self.largest, *_SIZES, length % SECTOR):
+            count = length // size if size else 0
+            if count:
+                yield size, count
+                length -= count * size
 
     def _piece(self, size: int) -> Meta:
         if size not in self._pieces:

@@ -25,6 +25,10 @@ FORMATS = {
     "stream.vmdk": library.Vmdk(subformat="streamOptimized"),
     "d.vdi": library.Vdi(),
     "fixed.vdi": library.Vdi(subformat="fixed"),
+    "small.qcow2": library.Qcow2(compress="fast"),
+    "d.raw.gz": library.RawGz(compress="fast"),
+    "d.raw.zst": library.RawZst(compress="fast"),
+    "d.tar.gz": library.RawTarGz(compress="fast"),
 }
 
 
@@ -74,7 +78,8 @@ def test_the_object_is_the_file(
     got = fetched(url_of(name), store, tmp_path / f"got-{name}")
     expected = (tmp_path / name).read_bytes()
     assert got.read_bytes()[: len(expected)] == expected
-    assert_same_guest(disk, got, options.name)
+    if not options.name.startswith("raw."):  # QEMU unpacks nothing
+        assert_same_guest(disk, got, options.name)
     assert report.upload is not None
     assert report.upload.size == report.output_size == len(expected)
     assert report.upload.store_verified

@@ -1,7 +1,6 @@
 """Raw in gzip, zstd and tar: what the tools of these formats make of it."""
 
 import gzip
-import hashlib
 import io
 import random
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from isal import igzip
 from pyzstd import SeekableZstdFile
 from support import disks, engine
 from support.cli import assert_one_line_error
@@ -27,7 +27,7 @@ from imgconv.identity import Identity
 from imgconv.units import SECTOR, GiB, KiB, MiB, TiB
 
 GZIP = [name for name in PACKED if name.startswith("gz")]
-TAR = [name for name in PACKED if name.startswith("tar")]
+TAR = [name for name in PACKED if name.startswith("tar") and not name.endswith("google")]
 CONTENTS = {
     "holes": lambda path: disks.holes(path, 9 * MiB),
     "runs": lambda path: disks.random_runs(path, 5 * MiB + 512),
@@ -85,17 +85,11 @@ def test_tar_unpacks_it(tmp_path: Path, raw: Path, variant: str, tar: str) -> No
     assert isinstance(options, imgconv.RawTarGz)
     assert output(tar, "-tzf", out).decode() == f"{options.member}\n"
     wanted = raw.read_bytes()
-    size = GiB if options.google else len(wanted) + -len(wanted) % SECTOR
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
-    sparse = ["-S"]  # or a GiB would be written
-    assert output(tar, "-x", *sparse, "-zf", out, "-C", unpacked) == b""
-    found = unpacked / options.member
-    assert found.stat().st_size == size
-    with open(found, "rb") as file:
-        assert file.read(len(wanted)) == wanted
-        while rest := file.read(MiB):
-            assert not any(rest)
+    assert output(tar, "-xzf", out, "-C", unpacked) == b""
+    found = (unpacked / options.member).read_bytes()
+    assert found == wanted + bytes(-len(wanted) % SECTOR)
 
 
 def members(packed: bytes) -> Iterator[int]:
@@ -158,19 +152,15 @@ def test_more_than_octal_digits_can_say(tmp_path: Path) -> None:
     """From 8 GiB on the size is in base 256; and the trailer counts modulo 4 GiB."""
     raw = disks.write(tmp_path / "disk.raw", 9 * GiB, {8 * GiB: b"beyond"})
     imgconv.convert(raw, tmp_path / "o.tgz")
-    digest, wanted = hashlib.sha256(), hashlib.sha256()
-    with tarfile.open(tmp_path / "o.tgz", "r|gz") as tar:
-        member = tar.next()
-        assert member is not None
-        assert member.size == 9 * GiB
-        content = tar.extractfile(member)
-        assert content is not None
-        while block := content.read(4 * MiB):
-            digest.update(block)
-    with open(raw, "rb") as file:
-        while block := file.read(4 * MiB):
-            wanted.update(block)
-    assert digest.digest() == wanted.digest()
+    seen, step = 0, 4 * MiB
+    with igzip.open(tmp_path / "o.tgz") as archive:
+        member = tarfile.TarInfo.frombuf(archive.read(SECTOR), "utf-8", "strict")
+        assert (member.name, member.size) == ("disk.raw", 9 * GiB)
+        while seen < 9 * GiB:
+            expected = b"beyond" if seen == 8 * GiB else b""
+            assert archive.read(step) == expected.ljust(step, b"\0")
+            seen += step
+        assert not any(archive.read())
 
 
 def test_seekable_zstd_is_read_at_any_offset(tmp_path: Path) -> None:
