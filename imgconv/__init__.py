@@ -1,4 +1,4 @@
-"""imgconv converts disk images: raw in; raw, VHD, QCOW2, VMDK and VDI out.
+"""imgconv converts disk images: raw, VHD and VDI in; raw, VHD, QCOW2, VMDK and VDI out.
 
     >>> import imgconv
     >>> report = imgconv.convert("in.raw", "out.vmdk")
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         ContentDamaged,
         CredentialsExpired,
         FormatMismatch,
+        ImageMalformed,
+        ImageUnsupported,
         ImgconvError,
         KernelUnavailable,
         LimitExceeded,
@@ -84,6 +86,8 @@ __all__ = [
     "Format",
     "FormatMismatch",
     "GuestDisk",
+    "ImageMalformed",
+    "ImageUnsupported",
     "ImgconvError",
     "KernelUnavailable",
     "LimitExceeded",
@@ -153,6 +157,8 @@ _HOMES = {
         "ContentDamaged",
         "CredentialsExpired",
         "FormatMismatch",
+        "ImageMalformed",
+        "ImageUnsupported",
         "ImgconvError",
         "KernelUnavailable",
         "LimitExceeded",

@@ -21,9 +21,11 @@ from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
 from imgconv.report import Measurement, Report
 from imgconv.sinks.base import Sink
+from imgconv.sources import open_image
 from imgconv.sources.base import Source
 from imgconv.sources.file import FileSource
-from imgconv.sources.probe import check_format
+from imgconv.sources.mapped import MappedSource
+from imgconv.sources.probe import choose_format
 from imgconv.tally import Tally
 from imgconv.urls import scheme_of
 from imgconv.workers import Stop, default_threads
@@ -207,23 +209,31 @@ def compare(
 def open_disk(
     source: Location, *, source_format: str | None = None, store: "Store | None" = None
 ) -> GuestDisk:
-    """Open a disk image for reading; raw for now; use it with `with`.
+    """Open a disk image, raw, VHD or VDI, for reading; use it with `with`.
 
     It may be a file, a block device, or the URL of an object (s3, oss, http, https), in
     the `store` with those options. Raises SourceError and StoreError.
     """
-    disk = _source(os.fsdecode(source), store, None)
-    try:
-        check_format(disk, source_format)
-    except BaseException:
-        disk.close()
-        raise
-    return GuestDisk(disk)
+    return GuestDisk(_source(os.fsdecode(source), source_format, store, None)[0])
 
 
 def _source(
-    location: str, store: "Store | None", cancelled: Callable[[], bool] | None
-) -> Source:
+    location: str,
+    source_format: str | None,
+    store: "Store | None",
+    cancelled: Callable[[], bool] | None,
+) -> tuple[Source, str]:
+    """Open a disk; return it and the name of the format it is in."""
+    file = _file(location, store, cancelled)
+    try:
+        name = choose_format(file, source_format)
+        return open_image(file, name), name
+    except BaseException:
+        file.close()
+        raise
+
+
+def _file(location: str, store: "Store | None", cancelled: Callable[[], bool] | None) -> Source:
     if scheme_of(location) is None:
         return FileSource(location)
     from imgconv.objects import open_object
@@ -256,9 +266,9 @@ def _opened(
     if not isinstance(source, (str, bytes, PathLike)):
         yield source, "raw"
         return
-    disk = _source(os.fsdecode(source), store, cancelled)
+    disk, name = _source(os.fsdecode(source), source_format, store, cancelled)
     try:
-        yield disk, check_format(disk, source_format)
+        yield disk, name
     finally:
         disk.close()
 
@@ -347,6 +357,8 @@ def _thread_count(threads: int | None) -> int:
 
 
 def _refuse_same_file(disk: Source, path: str) -> None:
+    if isinstance(disk, MappedSource):
+        disk = disk.file
     if not isinstance(disk, FileSource):
         return
     try:

@@ -9,6 +9,8 @@
     ├── SourceError                the input
     │   ├── SourceUnreadable       cannot be opened or is not a disk image
     │   ├── FormatMismatch         its content is not what name or option say
+    │   ├── ImageMalformed         what the image says of itself cannot be
+    │   ├── ImageUnsupported       it is of a kind that is not read
     │   ├── ReadFailed             the system refused a read
     │   ├── SourceTruncated        it ended before its size did
     │   └── SourceChanged          it was modified while it was read
@@ -103,6 +105,28 @@ class FormatMismatch(SourceError):
     """The content of the input is not what its name or the caller says."""
 
     code = "format-mismatch"
+
+
+class ImageMalformed(SourceError):
+    """What the image says of itself cannot be."""
+
+    code = "image-malformed"
+
+    def __init__(self, path: str, format_name: str, offset: int, reason: str):
+        self.path, self.format_name, self.offset = path, format_name, offset
+        self.reason = reason
+        super().__init__(path, format_name, offset, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: malformed {self.format_name} at offset {self.offset}: {self.reason}"
+        )
+
+
+class ImageUnsupported(SourceError):
+    """The image is of a kind that imgconv does not read: with a parent, too large, ..."""
+
+    code = "image-unsupported"
 
 
 class ReadFailed(SourceError):

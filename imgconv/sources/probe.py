@@ -6,6 +6,7 @@ an image is raw only when the user says so or when nothing in it looks like anot
 
 from imgconv.errors import FormatMismatch, OptionError
 from imgconv.names import canonical, of_file
+from imgconv.sources import TABLE
 from imgconv.sources.base import Source
 
 _FRONT = (  # offset, magic, format
@@ -26,7 +27,7 @@ _FRONT = (  # offset, magic, format
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
 )
 _VHD_COOKIE = b"conectix"
-READABLE = ("raw",)
+READABLE = ("raw", *TABLE)
 
 
 def detect(source: Source) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ def _read(source: Source, offset: int, length: int) -> bytes:
     return bytes(buffer)
 
 
-def check_format(source: Source, declared: str | None) -> str:
+def choose_format(source: Source, declared: str | None) -> str:
     """Return the format to read `source` in, given what the user declared, if anything.
 
     Raises FormatMismatch when nothing was declared and content and file name do not
@@ -58,16 +59,22 @@ def check_format(source: Source, declared: str | None) -> str:
             choice = ", ".join(READABLE)
             raise OptionError(f"cannot read format {declared!r}; formats: {choice}")
         return name
-    found = detect(source)
-    named = of_file(source.name) or "raw"
-    if found:
-        raise FormatMismatch(
-            f"{source.name}: looks like {' and '.join(found)}, which imgconv cannot read yet; "
-            "to convert its bytes as they are, say -f raw"
-        )
-    if named not in READABLE:
+    found, named = detect(source), of_file(source.name)
+    if not found and named in (None, "raw"):
+        return "raw"
+    if not found:
         raise FormatMismatch(
             f"{source.name}: is named like {named} but its content is not; "
             "to convert its bytes as they are, say -f raw"
         )
-    return named
+    if len(found) > 1 or found[0] not in READABLE:
+        raise FormatMismatch(
+            f"{source.name}: looks like {' and '.join(found)}, which imgconv cannot read"
+            f"{'' if len(found) > 1 else ' yet'}; to convert its bytes as they are, say -f raw"
+        )
+    if named not in (None, found[0]):
+        raise FormatMismatch(
+            f"{source.name}: looks like {found[0]} but is named like {named}; "
+            f"say -f {found[0]}, or -f raw to convert its bytes as they are"
+        )
+    return found[0]

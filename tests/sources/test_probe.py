@@ -20,7 +20,7 @@ def test_every_format_is_recognised_and_refused_as_raw(tmp_path: Path, name: str
     path = tmp_path / "disk.raw"
     assert qemu_img("create", "-f", qemu_name(name), path, "8M").returncode == 0
     assert detect(FileSource(str(path))) == (name,)
-    with pytest.raises(FormatMismatch, match=f"looks like {name}.*say -f raw"):
+    with pytest.raises(FormatMismatch, match=f"looks like {name}.*-f raw"):
         imgconv.convert(path, tmp_path / "out.vdi")
 
 

@@ -1,0 +1,99 @@
+"""Reading what an image says of itself, believing none of it before it has been checked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgconv.errors import ImageMalformed, ImageUnsupported
+from imgconv.ranges import Column
+from imgconv.sources.base import Source
+from imgconv.units import MiB, TiB
+
+MAX_VIRTUAL_SIZE = 64 * TiB
+MAX_BLOCKS = 1 << 22  # stored ones: 100 MiB for us
+_PIECE = MiB  # bytes of a table read at once
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """The file an image is in, and what to say when something in it is wrong."""
+
+    file: Source
+    format: str
+
+    def error(self, offset: int, reason: str) -> ImageMalformed:
+        """Return what to raise for what is at `offset`, in bytes."""
+        return ImageMalformed(self.file.name, self.format, offset, reason)
+
+    def check(self, condition: bool, offset: int, reason: str) -> None:
+        """Refuse the image unless the condition holds."""
+        if not condition:
+            raise self.error(offset, reason)
+
+    def check_size(self, size: int) -> None:
+        """Refuse an image that declares a disk larger than anybody's."""
+        if size > MAX_VIRTUAL_SIZE:
+            raise ImageUnsupported(
+                f"{self.file.name}: declares a disk of {size} bytes; at most "
+                f"{MAX_VIRTUAL_SIZE} are believed"
+            )
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        """Return bytes that must lie in the file; `what` they are is said if they do not."""
+        self.check_inside(offset, length, offset, what)
+        buffer = bytearray(length)
+        self.file.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def check_inside(self, start: int, length: int, offset: int, what: str) -> None:
+        """Refuse the image, for what it says at `offset`, unless a range is in the file."""
+        if start < 0 or start + length > self.file.size:
+            raise self.error(
+                offset,
+                f"{what} would be at {start} to {start + length}, "
+                f"but the file has {self.file.size} bytes",
+            )
+
+    def stored_blocks(
+        self, offset: int, count: int, kind: str, absent: int, what: str
+    ) -> tuple[Column, Column]:
+        """Read a table of blocks, of which entries from `absent` on stand for none.
+
+        `kind` is a numpy type such as ">u4". Returns the numbers of the others, ascending,
+        and their entries. The table must lie in the file as a whole.
+        """
+        size = np.dtype(kind).itemsize
+        self.check_inside(offset, count * size, offset, what)
+        numbers, values, found = [], [], 0
+        step = _PIECE // size
+        for first in range(0, count, step):
+            raw = self.read(offset + first * size, min(step, count - first) * size, what)
+            entries = np.frombuffer(raw, dtype=kind)
+            stored = np.flatnonzero(entries < absent)
+            numbers.append(first + stored)
+            values.append(entries[stored].astype(np.int64))
+            found += len(stored)
+            if found > MAX_BLOCKS:
+                raise ImageUnsupported(f"{self.file.name}: has more than {MAX_BLOCKS} blocks")
+        return np.concatenate(numbers), np.concatenate(values)
+
+    def check_places(
+        self, where: Column, length: int, metadata: Iterable[tuple[int, int]], offset: int
+    ) -> None:
+        """Refuse an image, whose table is at `offset`, of which blocks of `length` bytes do
+        not lie in the file, or on one another, or on metadata."""
+        if not len(where):
+            return
+        ascending = np.sort(where)
+        self.check_inside(int(ascending[-1]), length, offset, "a block")
+        self.check(int(ascending[0]) >= 0, offset, "a block lies before the file")
+        if len(ascending) > 1 and int(np.diff(ascending).min()) < length:
+            at = int(ascending[int(np.diff(ascending).argmin())])
+            raise self.error(offset, f"two blocks lie at {at}, or on one another there")
+        for start, stop in metadata:
+            row = int(np.searchsorted(ascending, start - length, side="right"))
+            if row < len(ascending) and int(ascending[row]) < stop:
+                raise self.error(
+                    offset, f"a block lies at {int(ascending[row])}, on the metadata"
+                )

@@ -1,0 +1,87 @@
+"""Disks whose content lies in pieces somewhere in a file: what most formats come down to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgconv.identity import Identity
+from imgconv.ranges import Column, Ranges
+from imgconv.sources.base import Source
+
+_GROUP = 4096  # ranges handed on at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapping:
+    """Guest ranges that hold data, and the file offset at which each begins.
+
+    All else reads as zeros.
+    """
+
+    guest: Ranges
+    where: Column
+
+    @classmethod
+    def of_blocks(cls, numbers: Column, where: Column, block: int, size: int) -> "Mapping":
+        """Map blocks by number, ascending, of which the disk's end may cut the last short;
+        those that follow one another here and there become one range."""
+        start = numbers * block
+        stop = np.minimum(start + block, size)
+        follows = (start[1:] == stop[:-1]) & (where[1:] == where[:-1] + block)
+        first = np.flatnonzero(np.concatenate(([True], ~follows))[: len(start)])
+        last = np.append(first[1:], len(start))[: len(first)] - 1
+        return cls(Ranges(start[first], stop[last]), where[first])
+
+
+class MappedSource:
+    """Reads by a mapping; owns the file it reads."""
+
+    def __init__(self, file: Source, size: int, mapping: Mapping):
+        self.file, self.size = file, size
+        self._guest, self._where = mapping.guest, mapping.where
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return self.file.name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """None: a file that ends in the middle of a sector is no oddity of the disk's."""
+        return ()
+
+    @property
+    def identity(self) -> Identity:
+        """The file's."""
+        return self.file.identity
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer, where nothing is mapped with zeros; errors are the file's."""
+        end = offset + len(buffer)
+        row = int(np.searchsorted(self._guest.stop, offset, side="right"))
+        at = offset
+        while at < end:
+            start = int(self._guest.start[row]) if row < len(self._guest) else end
+            if start > at:
+                stop = min(start, end)
+                buffer[at - offset : stop - offset] = bytes(stop - at)
+            else:
+                stop = min(int(self._guest.stop[row]), end)
+                where = int(self._where[row]) + at - start
+                self.file.read_into(where, buffer[at - offset : stop - offset])
+                row += 1
+            at = stop
+
+    def extents(self) -> Iterator[Ranges]:
+        """Yield what is mapped."""
+        for first in range(0, len(self._guest), _GROUP):
+            yield self._guest.slice(first, first + _GROUP)
+
+    def verify(self) -> None:
+        """Raise SourceChanged if the file was modified since it was opened."""
+        self.file.verify()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()

@@ -1,0 +1,129 @@
+"""VHD images: fixed and dynamic, of every creator."""
+
+import numpy as np
+
+from imgconv.errors import ImageUnsupported
+from imgconv.ondisk import vhd as ondisk
+from imgconv.ranges import Column, Ranges
+from imgconv.sources.base import Source
+from imgconv.sources.checked import ImageFile
+from imgconv.sources.mapped import MappedSource, Mapping
+from imgconv.units import SECTOR, GiB, KiB, div_ceil, is_power_of_two, round_up
+
+FOOTER = ondisk.Footer.LAYOUT.size
+BLOCK_SIZES = 4 * KiB, GiB
+# Programs whose disks have the size that their geometry tells, and not the one beside it.
+GEOMETRY_COUNTS = (b"vpc ", b"qemu")
+MAX_PIECES = 1 << 22  # that bitmaps may cut blocks into: 100 MiB for us
+_GATHER = 1024
+_LARGEST_GEOMETRY = ondisk.Geometry(65535, 16, 255)
+
+
+def open_vhd(file: Source) -> Source:
+    """Read footer, header and block table, and return the disk.
+
+    Raises ImageMalformed, ImageUnsupported for one that needs a parent or is too large, and
+    what reading the file raises.
+    """
+    image = ImageFile(file, "vhd")
+    footer, at = _find_footer(image)
+    if footer.disk_type == ondisk.DIFFERENCING:
+        raise ImageUnsupported(f"{file.name}: a VHD that needs its parent image")
+    known = footer.disk_type in (ondisk.FIXED, ondisk.DYNAMIC)
+    image.check(known, at + 60, f"there is no type {footer.disk_type}")
+    size = round_up(_disk_size(footer), SECTOR)
+    image.check(size > 0, at + 48, "the disk has no size")
+    image.check_size(size)
+    if footer.disk_type == ondisk.FIXED:
+        image.check(at >= size, at + 48, f"{size} bytes of disk, but the file has {at} of them")
+        return MappedSource(file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64)))
+    return MappedSource(file, size, _read_blocks(image, footer, at, size))
+
+
+def _find_footer(image: ImageFile) -> tuple[ondisk.Footer, int]:
+    """Return the footer, or of a dynamic disk that has lost it the copy in front, and where
+    it is."""
+    size = image.file.size
+    image.check(size >= FOOTER, 0, "the file is too short for a footer")
+    for at in (size - FOOTER, 0):
+        footer = ondisk.Footer.unpack(image.read(at, FOOTER, "the footer"))
+        if footer.cookie != ondisk.COOKIE:
+            continue
+        if footer == footer.sealed() and (at > 0 or footer.disk_type != ondisk.FIXED):
+            return footer, at
+    raise image.error(size - FOOTER, "there is no footer whose checksum is right")
+
+
+def _disk_size(footer: ondisk.Footer) -> int:
+    """Return what readers take for the disk's size, in bytes."""
+    geometry = ondisk.Geometry(footer.cylinders, footer.heads, footer.sectors)
+    if footer.creator_application in GEOMETRY_COUNTS and geometry != _LARGEST_GEOMETRY:
+        return footer.cylinders * footer.heads * footer.sectors * SECTOR
+    return footer.current_size
+
+
+def _read_blocks(image: ImageFile, footer: ondisk.Footer, footer_at: int, size: int) -> Mapping:
+    """Return where the sectors are that were ever written."""
+    at = footer.data_offset
+    image.check(at % SECTOR == 0, footer_at + 16, "the header does not begin at a sector")
+    raw = image.read(at, ondisk.DynamicHeader.LAYOUT.size, "the header")
+    header = ondisk.DynamicHeader.unpack(raw)
+    image.check(header.cookie == ondisk.DYNAMIC_COOKIE, at, "no header of a dynamic disk")
+    image.check(header == header.sealed(), at + 36, "the header's checksum is wrong")
+    block = header.block_size
+    smallest, largest = BLOCK_SIZES
+    possible = is_power_of_two(block) and smallest <= block <= largest
+    image.check(possible, at + 32, f"blocks of {block} bytes")
+    needed, table = div_ceil(size, block), header.table_offset
+    image.check(
+        header.max_table_entries >= needed,
+        at + 28,
+        f"{header.max_table_entries} blocks, but the disk has {needed}",
+    )
+    image.check(table % SECTOR == 0, at + 16, "the block table does not begin at a sector")
+    number, sector = image.stored_blocks(
+        table, needed, ">u4", ondisk.UNALLOCATED, "the block table"
+    )
+    bitmaps = sector * SECTOR
+    bitmap = round_up(block // SECTOR // 8, SECTOR)
+    metadata = [
+        (0, FOOTER),
+        (at, at + ondisk.DynamicHeader.LAYOUT.size),
+        (table, table + 4 * needed),
+        (footer_at, footer_at + FOOTER),
+    ]
+    image.check_places(bitmaps, bitmap + block, metadata, table)
+    return _written_sectors(image, number, bitmaps, block, size)
+
+
+def _written_sectors(
+    image: ImageFile, number: Column, bitmaps: Column, block: int, size: int
+) -> Mapping:
+    """Leave out of the blocks what their bitmaps say was never written, which is zeros."""
+    length, room = block // SECTOR // 8, round_up(block // SECTOR // 8, SECTOR)
+    full, whole = b"\xff" * length, np.ones(len(number), dtype=np.bool_)
+    pieces, recent, count = [], list[Column](), 0
+    for row, at in enumerate(bitmaps.tolist()):
+        raw = image.read(at, length, "a bitmap")
+        if raw != full:
+            whole[row] = False
+            first = int(number[row]) * block
+            recent.append(_written(raw) * SECTOR + [[first], [first], [at + room]])
+            count += recent[-1].shape[1]
+            image.check(count <= MAX_PIECES, at, "bitmaps have too many holes")
+        if len(recent) == _GATHER:  # a small array costs ten times what is in it
+            pieces.append(np.concatenate(recent, axis=1))
+            recent = []
+    starts = number[whole] * block
+    recent.append(np.stack((starts, starts + block, bitmaps[whole] + room)))
+    found = np.concatenate(pieces + recent, axis=1)
+    found = found[:, found[0] < size]  # the last block may have more sectors than the disk
+    start, stop, where = found[:, np.argsort(found[0])]
+    return Mapping(Ranges(start, np.minimum(stop, size)), where)
+
+
+def _written(bitmap: bytes) -> Column:
+    """Return where runs of set bits start, stop, and start, in a row each."""
+    bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8)).astype(np.int8)
+    start, stop = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2).T
+    return np.stack((start, stop, start)).astype(np.int64)
