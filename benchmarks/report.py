@@ -212,7 +212,7 @@ def compressed_row(case: str, row: Row) -> list[str]:
         size = f"{judged(size, row.larger <= largest)} / {largest:+.0%}"
     seconds = f"{row.seconds:.2f} s"
     return [
-        f"`{row.tool}`",
+        "`{}`".format(row.tool.replace("|", "\\|")),  # or it would end the cell
         seconds,
         speed,
         format_size(row.size),
