@@ -9,7 +9,7 @@ from imgconv.identity import Identity
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
 
-_GROUP = 4096  # ranges handed on at once
+GROUP = 4096  # ranges handed on at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,21 +35,21 @@ class Mapping:
 
 
 class MappedSource:
-    """Reads by a mapping; owns the file it reads."""
+    """Reads by a mapping; owns the file it reads.
 
-    def __init__(self, file: Source, size: int, mapping: Mapping):
-        self.file, self.size = file, size
+    Remarks are about the image: that its file ends in the middle of a sector is none.
+    """
+
+    def __init__(
+        self, file: Source, size: int, mapping: Mapping, warnings: tuple[str, ...] = ()
+    ):
+        self.file, self.size, self.warnings = file, size, warnings
         self._guest, self._where = mapping.guest, mapping.where
 
     @property
     def name(self) -> str:
         """The file's."""
         return self.file.name
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """None: a file that ends in the middle of a sector is no oddity of the disk's."""
-        return ()
 
     @property
     def identity(self) -> Identity:
@@ -75,8 +75,8 @@ class MappedSource:
 
     def extents(self) -> Iterator[Ranges]:
         """Yield what is mapped."""
-        for first in range(0, len(self._guest), _GROUP):
-            yield self._guest.slice(first, first + _GROUP)
+        for first in range(0, len(self._guest), GROUP):
+            yield self._guest.slice(first, first + GROUP)
 
     def verify(self) -> None:
         """Raise SourceChanged if the file was modified since it was opened."""
