@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
-    from imgconv.api import compare, convert, measure
+    from imgconv.api import checksum, compare, convert, measure
     from imgconv.api import open_disk as open
+    from imgconv.digest import Checksum
     from imgconv.comparison import Comparison
     from imgconv.errors import (
         Cancelled,
@@ -80,6 +81,7 @@ __all__ = [
     "S3",
     "Backoff",
     "Cancelled",
+    "Checksum",
     "Comparison",
     "ContentDamaged",
     "CredentialsExpired",
@@ -136,6 +138,7 @@ __all__ = [
     "WriteFailed",
     "__version__",
     "abort_uploads",
+    "checksum",
     "compare",
     "convert",
     "issue_ticket",
@@ -147,10 +150,12 @@ __all__ = [
 
 _HOMES = {
     "imgconv.api": (
+        "checksum",
         "compare",
         "convert",
         "measure",
     ),
+    "imgconv.digest": ("Checksum",),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "Cancelled",

@@ -30,7 +30,8 @@ from imgconv.tally import Tally
 from imgconv.urls import scheme_of
 from imgconv.workers import Stop, default_threads
 
-if TYPE_CHECKING:  # what only an upload or a comparison needs is loaded there
+if TYPE_CHECKING:  # what only some calls need is loaded there
+    from imgconv.digest import Checksum
     from imgconv.comparison import Comparison
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
@@ -203,6 +204,28 @@ def compare(
         )
         one.verify()
         other.verify()
+        return found
+
+
+def checksum(
+    source: Location | Source | GuestDisk,
+    *,
+    source_format: str | None = None,
+    threads: int | None = None,
+    store: "Store | None" = None,
+    progress: Watcher | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> "Checksum":
+    """Compute a digest of what a disk holds, the same whatever format it is stored in.
+
+    Arguments and errors are those of `convert`.
+    """
+    from imgconv.digest import checksum as checksum_source
+
+    with _opened(source, source_format, store, cancelled) as (disk, _):
+        workers, stop, tally = _thread_count(threads), Stop(cancelled), Tally(progress)
+        found = checksum_source(disk, threads=workers, stop=stop, tally=tally)
+        disk.verify()
         return found
 
 

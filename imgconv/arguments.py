@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
 
-COMMANDS = ("convert", "measure", "compare", "uploads", "grant")
+COMMANDS = ("convert", "measure", "compare", "checksum", "uploads", "grant")
 _UPLOAD = (  # options that are in the namespace only if given
     "part_size",
     "concurrency",
@@ -89,6 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     _convert(_command(commands, "convert", "convert IN to OUT (the default command)"))
     _measure(_command(commands, "measure", "print the size OUT would have"))
     _compare(_command(commands, "compare", "say whether two disks have the same content"))
+    _checksum(_command(commands, "checksum", "print a digest of what a disk holds"))
     _uploads(_command(commands, "uploads", "list or abort unfinished uploads"))
     _grant(_command(commands, "grant", "print a ticket for one upload without credentials"))
     return parser
@@ -167,6 +168,12 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-s", "--strict", action="store_true", help="sizes must be the same, too"
     )
+    _store(parser.add_argument_group("object stores"))
+    _common(parser)
+
+
+def _checksum(parser: argparse.ArgumentParser) -> None:
+    _reading(parser)
     _store(parser.add_argument_group("object stores"))
     _common(parser)
 

@@ -15,6 +15,7 @@ _RUN = {
     "convert": commands.convert,
     "measure": commands.measure,
     "compare": commands.compare,
+    "checksum": commands.checksum,
     "uploads": commands.uploads,
     "grant": commands.grant,
 }

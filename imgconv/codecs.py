@@ -1,4 +1,4 @@
-"""Compressors of small blocks: deflate and zstd, at the speed of the best library there is.
+"""Compressing small blocks and back: deflate and zstd, by the fastest library there is.
 
 A level is a number of the codec's own scale; a word stands for one. With a short history,
 deflate's levels 1 to 3 are those of ISA-L and 4 to 9 those of zlib-ng; with a full one they
@@ -7,6 +7,7 @@ zlib does it: every level always works, the same block then takes other bytes.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -140,3 +141,56 @@ def zstd(level: int, largest: int, *, checksum: bool = False) -> Compress:
 def codec(name: str, level: int, cluster: int) -> Compress:
     """Return the compressor of clusters: "zlib", which is raw deflate, or "zstd"."""
     return zstd(level, cluster) if name == "zstd" else raw_deflate(level)
+
+
+def inflate(stream: memoryview, length: int, *, raw: bool) -> bytes:
+    """Return the first `length` bytes of a deflate stream, raw or of RFC 1950.
+
+    What follows them, or the stream, does not matter. ValueError for one that is broken or
+    has fewer.
+    """
+    library = _deflate_library(1)
+    wbits = -library.MAX_WBITS if raw else library.MAX_WBITS
+    try:
+        content: bytes = library.decompressobj(wbits).decompress(stream, length)
+    except library.error as error:
+        raise ValueError(str(error)) from error
+    if len(content) < length:
+        raise ValueError(f"ends after {len(content)} of {length} bytes")
+    return content
+
+
+_MAX_WINDOW = 1 << 23  # of frames that do not say how much they hold
+
+
+def unzstd(stream: memoryview, length: int) -> bytes:
+    """Return the `length` bytes in one or more zstd frames; what follows does not matter.
+
+    ValueError for frames that are broken or hold more or less.
+    """
+    import zstandard
+
+    try:
+        if zstandard.frame_content_size(stream) == length:
+            content: bytes = zstandard.ZstdDecompressor().decompress(stream)
+            return content
+        return _unzstd_frames(stream, length)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
+def _unzstd_frames(stream: memoryview, length: int) -> bytes:
+    """Decode step by step, so that frames that promise too much cost no memory."""
+    import zstandard
+
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    content = bytearray()
+    with decoder.stream_reader(stream, read_across_frames=True) as reader:
+        while len(content) < length and (piece := reader.read(length - len(content))):
+            content += piece
+        if len(content) < length:
+            raise ValueError(f"ends after {len(content)} of {length} bytes")
+        with suppress(zstandard.ZstdError):
+            if reader.read(1):
+                raise ValueError(f"holds more than {length} bytes")
+    return bytes(content)

@@ -129,6 +129,28 @@ def compare(arguments: argparse.Namespace) -> int:
     return 0 if found.identical else DIFFERENT
 
 
+def checksum(arguments: argparse.Namespace) -> int:
+    """Print a digest of what a disk holds."""
+    from imgconv import api
+
+    watch, close = _watcher(arguments)
+    try:
+        found = api.checksum(
+            arguments.source,
+            source_format=arguments.source_format,
+            threads=arguments.threads,
+            store=store_of(arguments, arguments.source),
+            progress=watch,
+        )
+    finally:
+        close()
+    if arguments.json:
+        terminal.print_json(found)
+    else:
+        terminal.show(f"{found.algorithm}:{found.digest}  {arguments.source}")
+    return 0
+
+
 def uploads(arguments: argparse.Namespace) -> int:
     """List or abort unfinished uploads."""
     from imgconv.uploads import DAY, abort_uploads, unfinished_uploads

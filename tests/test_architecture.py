@@ -25,7 +25,7 @@ LAYERS = [
     {"guest"},
     {"batches", "tally", "render", "outputs"},
     {"scan", "comparison", "conversion", "estimate"},
-    {"encode", "deliver"},
+    {"encode", "deliver", "digest"},
     {"pipeline"},
     {"objects"},
     {"api", "uploads", "testing"},

@@ -8,7 +8,15 @@ from imgconv.ondisk.record import Record
 
 MAGIC = 0x514649FB
 COMPRESSED = 1 << 62  # L2 entries
-COMPRESSION_TYPE = 1 << 3  # incompatible feature: the codec is not deflate
+ZERO = 1 << 0  # L2 entries of version 3
+OFFSET = 0x00FFFFFFFFFFFE00  # of the cluster, in L1 and standard L2 entries
+DIRTY = 1 << 0  # incompatible features
+CORRUPT = 1 << 1
+DATA_FILE = 1 << 2
+COMPRESSION_TYPE = 1 << 3  # the codec is not deflate
+EXTENDED_L2 = 1 << 4
+SUBCLUSTERS = 32
+DATA_FILE_NAME = 0x44415441  # header extension
 COPIED = 1 << 63  # refcount is exactly one (L1 and standard L2 entries)
 CODECS = ("zlib", "zstd")  # by their number in the header; "zlib" is raw deflate
 MAX_L1_BYTES = 32 << 20  # qemu's limits
