@@ -18,8 +18,8 @@ from imgconv.version import __version__
 if TYPE_CHECKING:
     from imgconv.api import checksum, compare, convert, measure
     from imgconv.api import open_disk as open
-    from imgconv.digest import Checksum
     from imgconv.comparison import Comparison
+    from imgconv.digest import Checksum
     from imgconv.errors import (
         Cancelled,
         ContentDamaged,

@@ -31,8 +31,8 @@ from imgconv.urls import scheme_of
 from imgconv.workers import Stop, default_threads
 
 if TYPE_CHECKING:  # what only some calls need is loaded there
-    from imgconv.digest import Checksum
     from imgconv.comparison import Comparison
+    from imgconv.digest import Checksum
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
 
