@@ -1,4 +1,5 @@
-"""imgconv converts disk images: raw, VHD and VDI in; raw, VHD, QCOW2, VMDK and VDI out.
+"""imgconv converts disk images: raw, VHD, VDI and QCOW2 in; raw, VHD, QCOW2, VMDK
+and VDI out.
 
     >>> import imgconv
     >>> report = imgconv.convert("in.raw", "out.vmdk")

@@ -232,7 +232,7 @@ def checksum(
 def open_disk(
     source: Location, *, source_format: str | None = None, store: "Store | None" = None
 ) -> GuestDisk:
-    """Open a disk image, raw, VHD or VDI, for reading; use it with `with`.
+    """Open a disk image, raw, VHD, VDI or QCOW2, for reading; use it with `with`.
 
     It may be a file, a block device, or the URL of an object (s3, oss, http, https), in
     the `store` with those options. Raises SourceError and StoreError.

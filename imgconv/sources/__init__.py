@@ -11,6 +11,7 @@ from imgconv.sources.base import Source
 
 TABLE = {
     "vhd": "imgconv.sources.vhd:open_vhd",
+    "qcow2": "imgconv.sources.qcow2:open_qcow2",
     "vdi": "imgconv.sources.vdi:open_vdi",
 }
 

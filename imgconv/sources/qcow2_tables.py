@@ -1,0 +1,278 @@
+"""The L1 and L2 tables of a QCOW2 image: which clusters of the guest are where."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from imgconv.errors import ImageUnsupported
+from imgconv.ondisk import qcow2 as ondisk
+from imgconv.ranges import Column, Ranges, counting
+from imgconv.sources.checked import MAX_BLOCKS, ImageFile
+from imgconv.sources.mapped import Mapping
+from imgconv.sources.packed import Packed
+from imgconv.units import SECTOR, MiB, div_ceil
+
+_L1_RESERVED = 0x7F000000000001FF
+_L2_RESERVED = 0x3F000000000001FE
+_WHOLE = 0xFFFFFFFF  # of the bits of subclusters
+_MAX_SNAPSHOTS = 65536
+_CUT = "{}: ends within a cluster; the rest of it is zeros"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """What the tables' layout follows from; sizes in bytes."""
+
+    version: int
+    cluster: int
+    extended: bool
+    size: int
+
+    @property
+    def entry(self) -> int:
+        """Bytes of an L2 entry."""
+        return 16 if self.extended else 8
+
+    @property
+    def per_table(self) -> int:
+        """Entries of an L2 table."""
+        return self.cluster // self.entry
+
+    @property
+    def table_span(self) -> int:
+        """Guest bytes that an L2 table covers."""
+        return self.per_table * self.cluster
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Entries:
+    """L2 entries that are not empty: the guest cluster's number, the entry, the bits of its
+    subclusters, and where the entry is in the file."""
+
+    number: Column
+    entry: Column
+    bitmap: Column
+    at: Column
+
+    def where(self, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> "_Entries":
+        return _Entries(
+            self.number[chosen], self.entry[chosen], self.bitmap[chosen], self.at[chosen]
+        )
+
+    @classmethod
+    def concat(cls, parts: "list[_Entries]") -> "_Entries":
+        none = np.empty(0, dtype=np.int64)
+        return cls(
+            np.concatenate([none, *(p.number for p in parts)]),
+            np.concatenate([none, *(p.entry for p in parts)]),
+            np.concatenate([none, *(p.bitmap for p in parts)]),
+            np.concatenate([none, *(p.at for p in parts)]),
+        )
+
+
+def read_tables(
+    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry
+) -> tuple[Mapping, Packed, tuple[str, ...]]:
+    """Return where plain and where compressed clusters are, and what is odd about them."""
+    tables, places = _read_l1(image, header, geometry)
+    entries = _read_l2(image, geometry, tables, places)
+    is_packed = (entries.entry & ondisk.COMPRESSED) != 0
+    packed, plain = entries.where(is_packed), entries.where(~is_packed)
+    _check_entries(image, geometry, plain)
+    streams = _packed(image, header, geometry, packed)
+    metadata = _metadata(image, header, geometry, places)
+    _check_owners(image, geometry, metadata, plain, packed, streams)
+    mapping, whole = _clipped(image, _mapping(geometry, plain))
+    return mapping, streams, () if whole else (_CUT.format(image.file.name),)
+
+
+def _read_l1(
+    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry
+) -> tuple[Column, Column]:
+    """Return the numbers of the L2 tables there are, and where they are."""
+    start, length = header.l1_table_offset, 8 * header.l1_size
+    if length > ondisk.MAX_L1_BYTES:
+        raise ImageUnsupported(f"{image.file.name}: its L1 table has {length} bytes")
+    image.check(start % geometry.cluster == 0, 40, "the L1 table does not begin a cluster")
+    image.check_inside(start, length, 40, "the L1 table")
+    needed = 8 * div_ceil(geometry.size, geometry.table_span)
+    raw = np.frombuffer(image.read(start, needed, "the L1 table"), dtype=">u8").astype(np.int64)
+    used = np.flatnonzero(raw)
+    places = raw[used] & ondisk.OFFSET
+    wrong = (raw[used] & _L1_RESERVED != 0) | (places % geometry.cluster != 0) | (places == 0)
+    wrong |= places + geometry.cluster > image.file.size
+    for row in used[wrong][:1].tolist():
+        raise image.error(start + 8 * row, "an L2 table cannot be where this entry says")
+    return used, places
+
+
+def _read_l2(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
+    """Read the tables, many at once, and keep what is not empty."""
+    parts, count = [], 0
+    step = max(MiB // geometry.cluster, 1)
+    last = div_ceil(geometry.size, geometry.cluster)
+    for first in range(0, len(tables), step):
+        found = _parse(
+            image, geometry, tables[first : first + step], places[first : first + step]
+        )
+        found = found.where(found.number < last)
+        parts.append(found)
+        count += len(found.number)
+        if count > MAX_BLOCKS:
+            raise ImageUnsupported(f"{image.file.name}: has more than {MAX_BLOCKS} clusters")
+    return _Entries.concat(parts)
+
+
+def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
+    cluster = geometry.cluster
+    buffer = bytearray(len(tables) * cluster)
+    for low, high in _neighbours(places, cluster):
+        piece = memoryview(buffer)[low * cluster : high * cluster]
+        image.file.read_into(int(places[low]), piece)
+    words = np.frombuffer(buffer, dtype=">u8").reshape(-1, geometry.entry // 8)
+    bitmap = words[:, -1] if geometry.extended else None
+    used = np.flatnonzero(words.any(axis=1) if geometry.extended else words[:, 0])
+    table, index = used // geometry.per_table, used % geometry.per_table
+    return _Entries(
+        tables[table] * geometry.per_table + index,
+        words[used, 0].astype(np.int64),
+        used * 0 if bitmap is None else bitmap[used].astype(np.int64),
+        places[table] + index * geometry.entry,
+    )
+
+
+def _neighbours(places: Column, cluster: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last + 1) of tables that follow one another in the file."""
+    cuts = np.flatnonzero(np.diff(places) != cluster) + 1
+    edges = [0, *cuts.tolist(), len(places)]
+    yield from pairwise(edges)
+
+
+def _check_entries(image: ImageFile, geometry: Geometry, plain: _Entries) -> None:
+    """Refuse entries that say what cannot be."""
+    offset = plain.entry & ondisk.OFFSET
+    reserved = _L2_RESERVED
+    if geometry.version == 2 or geometry.extended:
+        reserved |= ondisk.ZERO
+    rules = [
+        ((plain.entry & reserved) != 0, "reserved bits are set"),
+        (offset % geometry.cluster != 0, "a cluster that does not begin at a multiple of one"),
+        (offset >= image.file.size, "a cluster beyond the end of the file"),
+    ]
+    if geometry.extended:
+        allocated, zero = plain.bitmap & _WHOLE, plain.bitmap >> 32 & _WHOLE
+        rules += [
+            ((allocated & zero) != 0, "a subcluster both allocated and zero"),
+            ((allocated != 0) & (offset == 0), "subclusters of a cluster that is nowhere"),
+        ]
+    for wrong, reason in rules:
+        for at in plain.at[wrong][:1].tolist():
+            raise image.error(at, reason)
+
+
+def _packed(
+    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry, entries: _Entries
+) -> Packed:
+    """Take apart the descriptors of compressed clusters."""
+    bits = 70 - header.cluster_bits
+    where = entries.entry & (1 << bits) - 1
+    sectors = (entries.entry & ondisk.COMPRESSED - 1) >> bits
+    length = (sectors + 1) * SECTOR - where % SECTOR
+    for at in entries.at[where >= image.file.size][:1].tolist():
+        raise image.error(at, "compressed data beyond the end of the file")
+    for at in entries.at[where == 0][:1].tolist():
+        raise image.error(at, "compressed data in the header")
+    start = entries.number * geometry.cluster
+    stop = np.minimum(start + geometry.cluster, geometry.size)
+    return Packed(Ranges(start, stop), where, np.minimum(length, image.file.size - where))
+
+
+def _metadata(
+    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry, tables: Column
+) -> Column:
+    """Return the host clusters, by number, that hold header and tables."""
+    cluster = geometry.cluster
+    length = header.refcount_table_clusters * cluster
+    if length > ondisk.MAX_REFCOUNT_TABLE_BYTES:
+        raise ImageUnsupported(f"{image.file.name}: its refcount table has {length} bytes")
+    start = header.refcount_table_offset
+    image.check(start % cluster == 0, 48, "the refcount table does not begin a cluster")
+    image.check(length > 0, 56, "there is no refcount table")
+    raw = image.read(start, min(length, max(image.file.size - start, 8)), "the refcount table")
+    entries = np.frombuffer(raw[: len(raw) // 8 * 8], dtype=">u8").astype(np.int64)
+    blocks = (entries & ondisk.OFFSET)[entries != 0]
+    image.check(header.nb_snapshots <= _MAX_SNAPSHOTS, 60, "too many snapshots")
+    pieces = [(0, 1), (header.l1_table_offset, 8 * header.l1_size), (start, length)]
+    if header.nb_snapshots:
+        aligned = header.snapshots_offset % cluster == 0
+        image.check(aligned, 64, "the snapshot table does not begin a cluster")
+        pieces.append((header.snapshots_offset, 1))
+    first = np.array([at // cluster for at, _ in pieces], dtype=np.int64)
+    count = np.array([div_ceil(length, cluster) for _, length in pieces], dtype=np.int64)
+    spans = np.repeat(first, count) + counting(count)
+    return np.concatenate((spans, blocks // cluster, tables // cluster))
+
+
+def _check_owners(
+    image: ImageFile,
+    geometry: Geometry,
+    metadata: Column,
+    plain: _Entries,
+    packed: _Entries,
+    streams: Packed,
+) -> None:
+    """Refuse an image of which a cluster has two uses; compressed data may share one."""
+    offset = plain.entry & ondisk.OFFSET
+    stored = offset != 0
+    data, at = offset[stored] // geometry.cluster, plain.at[stored]
+    owned = np.sort(np.concatenate((metadata, data)))
+    for number in owned[1:][np.diff(owned) == 0][:1].tolist():
+        place = [*at[data == number].tolist(), number * geometry.cluster]
+        raise image.error(place[0], f"the cluster at {number * geometry.cluster} has two uses")
+    low = np.searchsorted(owned, streams.where // geometry.cluster, side="left")
+    last = (streams.where + streams.length - 1) // geometry.cluster
+    crossed = low != np.searchsorted(owned, last, side="right")
+    for place_of in packed.at[crossed][:1].tolist():
+        raise image.error(place_of, "compressed data lie in a cluster with another use")
+
+
+def _mapping(geometry: Geometry, plain: _Entries) -> Mapping:
+    """Return what of the guest reads as data."""
+    offset = plain.entry & ondisk.OFFSET
+    zero = (plain.entry & ondisk.ZERO) != 0
+    cluster, size = geometry.cluster, geometry.size
+    if not geometry.extended:
+        used = (offset != 0) & ~zero
+        return Mapping.of_blocks(plain.number[used], offset[used], cluster, size)
+    allocated = plain.bitmap & _WHOLE
+    whole, part = allocated == _WHOLE, (allocated != 0) & (allocated != _WHOLE)
+    full = Mapping.of_blocks(plain.number[whole], offset[whole], cluster, size)
+    owner, index = _set_bits(allocated[part])
+    unit = cluster // ondisk.SUBCLUSTERS
+    numbers = plain.number[part][owner] * ondisk.SUBCLUSTERS + index
+    places = offset[part][owner] + index * unit
+    inside = numbers * unit < size
+    pieces = Mapping.of_blocks(numbers[inside], places[inside], unit, size)
+    start = np.concatenate((full.guest.start, pieces.guest.start))
+    stop = np.concatenate((full.guest.stop, pieces.guest.stop))
+    order = np.argsort(start)
+    where = np.concatenate((full.where, pieces.where))[order]
+    return Mapping(Ranges(start[order], stop[order]), where)
+
+
+def _set_bits(words: Column) -> tuple[Column, Column]:
+    """Return, for every bit that is set, the row of its word and its number, ascending."""
+    octets = words.astype("<u4").view(np.uint8).reshape(-1, 4)
+    bits = np.unpackbits(octets, axis=1, bitorder="little")
+    owner, index = np.nonzero(bits)
+    return owner.astype(np.int64), index.astype(np.int64)
+
+
+def _clipped(image: ImageFile, mapping: Mapping) -> tuple[Mapping, bool]:
+    """Cut off what the file ends before: it reads as zeros. Say whether there is no such."""
+    length = np.minimum(mapping.guest.length, image.file.size - mapping.where)
+    start, kept = mapping.guest.start, length > 0
+    guest = Ranges(start[kept], (start + length)[kept])
+    return Mapping(guest, mapping.where[kept]), guest.total == mapping.guest.total
