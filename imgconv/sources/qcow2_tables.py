@@ -8,7 +8,7 @@ import numpy as np
 
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
-from imgconv.ranges import Column, Ranges, counting
+from imgconv.ranges import Column, Mask, Ranges, counting
 from imgconv.sources.checked import MAX_BLOCKS, ImageFile
 from imgconv.sources.mapped import Mapping
 from imgconv.sources.packed import Packed
@@ -18,6 +18,7 @@ _L1_RESERVED = 0x7F000000000001FF
 _L2_RESERVED = 0x3F000000000001FE
 _WHOLE = 0xFFFFFFFF  # of the bits of subclusters
 _MAX_SNAPSHOTS = 65536
+_GATHER = 4096  # clusters of which subclusters are found at once
 _CUT = "{}: ends within a cluster; the rest of it is zeros"
 
 
@@ -49,27 +50,40 @@ class Geometry:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entries:
     """L2 entries that are not empty: the guest cluster's number, the entry, the bits of its
-    subclusters, and where the entry is in the file."""
+    subclusters, and where the entry is in the file.
+
+    Those of clusters that follow one another in the guest and in the file are one: `count`
+    says how many they are, so that a full disk in order needs no memory to speak of.
+    """
 
     number: Column
     entry: Column
     bitmap: Column
     at: Column
+    count: Column
 
-    def where(self, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> "_Entries":
+    def where(self, chosen: Mask) -> "_Entries":
+        """Return those for which `chosen` is true."""
+        return _Entries(*(column[chosen] for column in self._columns()))
+
+    def joined(self, cluster: int) -> "_Entries":
+        """Make one of those that follow one another; all must be plain."""
+        follows = (np.diff(self.number) == 1) & (np.diff(self.entry) == cluster)
+        follows &= (self.bitmap[1:] == _WHOLE) & (self.bitmap[:-1] == _WHOLE)
+        first = np.flatnonzero(np.concatenate(([True], ~follows))[: len(self.number)])
+        count = np.diff(first, append=len(self.number))
         return _Entries(
-            self.number[chosen], self.entry[chosen], self.bitmap[chosen], self.at[chosen]
+            self.number[first], self.entry[first], self.bitmap[first], self.at[first], count
         )
+
+    def _columns(self) -> tuple[Column, ...]:
+        return self.number, self.entry, self.bitmap, self.at, self.count
 
     @classmethod
     def concat(cls, parts: "list[_Entries]") -> "_Entries":
-        none = np.empty(0, dtype=np.int64)
-        return cls(
-            np.concatenate([none, *(p.number for p in parts)]),
-            np.concatenate([none, *(p.entry for p in parts)]),
-            np.concatenate([none, *(p.bitmap for p in parts)]),
-            np.concatenate([none, *(p.at for p in parts)]),
-        )
+        """Chain entries whose numbers ascend from part to part."""
+        columns = zip(*(part._columns() for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
 
 
 def read_tables(
@@ -77,14 +91,11 @@ def read_tables(
 ) -> tuple[Mapping, Packed, tuple[str, ...]]:
     """Return where plain and where compressed clusters are, and what is odd about them."""
     tables, places = _read_l1(image, header, geometry)
-    entries = _read_l2(image, geometry, tables, places)
-    is_packed = (entries.entry & ondisk.COMPRESSED) != 0
-    packed, plain = entries.where(is_packed), entries.where(~is_packed)
-    _check_entries(image, geometry, plain)
+    plain, packed = _read_l2(image, geometry, tables, places)
     streams = _packed(image, header, geometry, packed)
     metadata = _metadata(image, header, geometry, places)
     _check_owners(image, geometry, metadata, plain, packed, streams)
-    mapping, whole = _clipped(image, _mapping(geometry, plain))
+    mapping, whole = _clipped(image, _mapping(image, geometry, plain))
     return mapping, streams, () if whole else (_CUT.format(image.file.name),)
 
 
@@ -108,38 +119,46 @@ def _read_l1(
     return used, places
 
 
-def _read_l2(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
-    """Read the tables, many at once, and keep what is not empty."""
-    parts, count = [], 0
+def _read_l2(
+    image: ImageFile, geometry: Geometry, tables: Column, places: Column
+) -> tuple[_Entries, _Entries]:
+    """Read the tables, many at once; return the entries of plain and of compressed clusters."""
+    nothing = _Entries(*(np.empty(0, dtype=np.int64) for _ in range(5)))
+    plain, packed, count = [nothing], [nothing], 0
     step = max(MiB // geometry.cluster, 1)
     last = div_ceil(geometry.size, geometry.cluster)
-    for first in range(0, len(tables), step):
-        found = _parse(
-            image, geometry, tables[first : first + step], places[first : first + step]
-        )
+    for low in range(0, len(tables), step):
+        found = _parse(image, geometry, tables[low : low + step], places[low : low + step])
         found = found.where(found.number < last)
-        parts.append(found)
-        count += len(found.number)
+        is_packed = (found.entry & ondisk.COMPRESSED) != 0
+        stored = found.where(~is_packed)
+        _check_entries(image, geometry, stored)
+        stored = stored.where((stored.entry & ondisk.OFFSET) != 0)
+        plain.append(stored.joined(geometry.cluster))
+        packed.append(found.where(is_packed))
+        count += len(plain[-1].number) + len(packed[-1].number)
         if count > MAX_BLOCKS:
-            raise ImageUnsupported(f"{image.file.name}: has more than {MAX_BLOCKS} clusters")
-    return _Entries.concat(parts)
+            raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
+    return _Entries.concat(plain), _Entries.concat(packed)
 
 
 def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
+    """Return the entries in tables that are not empty, each by itself."""
     cluster = geometry.cluster
     buffer = bytearray(len(tables) * cluster)
     for low, high in _neighbours(places, cluster):
         piece = memoryview(buffer)[low * cluster : high * cluster]
         image.file.read_into(int(places[low]), piece)
     words = np.frombuffer(buffer, dtype=">u8").reshape(-1, geometry.entry // 8)
-    bitmap = words[:, -1] if geometry.extended else None
     used = np.flatnonzero(words.any(axis=1) if geometry.extended else words[:, 0])
     table, index = used // geometry.per_table, used % geometry.per_table
+    bitmap = words[used, 1].astype(np.int64) if geometry.extended else used * 0 + _WHOLE
     return _Entries(
         tables[table] * geometry.per_table + index,
         words[used, 0].astype(np.int64),
-        used * 0 if bitmap is None else bitmap[used].astype(np.int64),
+        bitmap,
         places[table] + index * geometry.entry,
+        used * 0 + 1,
     )
 
 
@@ -224,42 +243,55 @@ def _check_owners(
     streams: Packed,
 ) -> None:
     """Refuse an image of which a cluster has two uses; compressed data may share one."""
-    offset = plain.entry & ondisk.OFFSET
-    stored = offset != 0
-    data, at = offset[stored] // geometry.cluster, plain.at[stored]
-    owned = np.sort(np.concatenate((metadata, data)))
-    for number in owned[1:][np.diff(owned) == 0][:1].tolist():
-        place = [*at[data == number].tolist(), number * geometry.cluster]
-        raise image.error(place[0], f"the cluster at {number * geometry.cluster} has two uses")
-    low = np.searchsorted(owned, streams.where // geometry.cluster, side="left")
+    first = np.concatenate(((plain.entry & ondisk.OFFSET) // geometry.cluster, metadata))
+    count = np.concatenate((plain.count, metadata * 0 + 1))
+    order = np.argsort(first, kind="stable")  # so that data come before metadata
+    first, stop = first[order], (first + count)[order]
+    for row in np.flatnonzero(first[1:] < stop[:-1])[:1].tolist():
+        number = int(first[row + 1])
+        rows = [r for r in order[row : row + 2].tolist() if r < len(plain.at)]
+        at = int(plain.at[rows[-1]]) if rows else number * geometry.cluster
+        raise image.error(at, f"the cluster at {number * geometry.cluster} has two uses")
+    low = np.searchsorted(stop, streams.where // geometry.cluster, side="right")
     last = (streams.where + streams.length - 1) // geometry.cluster
-    crossed = low != np.searchsorted(owned, last, side="right")
-    for place_of in packed.at[crossed][:1].tolist():
-        raise image.error(place_of, "compressed data lie in a cluster with another use")
+    crossed = low < np.searchsorted(first, last, side="right")
+    for place in packed.at[crossed][:1].tolist():
+        raise image.error(place, "compressed data lie in a cluster with another use")
 
 
-def _mapping(geometry: Geometry, plain: _Entries) -> Mapping:
+def _mapping(image: ImageFile, geometry: Geometry, plain: _Entries) -> Mapping:
     """Return what of the guest reads as data."""
-    offset = plain.entry & ondisk.OFFSET
-    zero = (plain.entry & ondisk.ZERO) != 0
-    cluster, size = geometry.cluster, geometry.size
-    if not geometry.extended:
-        used = (offset != 0) & ~zero
-        return Mapping.of_blocks(plain.number[used], offset[used], cluster, size)
+    plain = plain.where((plain.entry & ondisk.ZERO) == 0)
     allocated = plain.bitmap & _WHOLE
-    whole, part = allocated == _WHOLE, (allocated != 0) & (allocated != _WHOLE)
-    full = Mapping.of_blocks(plain.number[whole], offset[whole], cluster, size)
-    owner, index = _set_bits(allocated[part])
-    unit = cluster // ondisk.SUBCLUSTERS
-    numbers = plain.number[part][owner] * ondisk.SUBCLUSTERS + index
-    places = offset[part][owner] + index * unit
-    inside = numbers * unit < size
-    pieces = Mapping.of_blocks(numbers[inside], places[inside], unit, size)
-    start = np.concatenate((full.guest.start, pieces.guest.start))
-    stop = np.concatenate((full.guest.stop, pieces.guest.stop))
+    whole = plain.where(allocated == _WHOLE)
+    begin = whole.number * geometry.cluster
+    end = np.minimum(begin + whole.count * geometry.cluster, geometry.size)
+    parts = [Mapping(Ranges(begin, end), whole.entry & ondisk.OFFSET)]
+    if geometry.extended:
+        rest = plain.where((allocated != 0) & (allocated != _WHOLE))
+        parts += _subclusters(image, geometry, rest)
+    start = np.concatenate([part.guest.start for part in parts])
     order = np.argsort(start)
-    where = np.concatenate((full.where, pieces.where))[order]
-    return Mapping(Ranges(start[order], stop[order]), where)
+    stop = np.concatenate([part.guest.stop for part in parts])[order]
+    where = np.concatenate([part.where for part in parts])[order]
+    return Mapping(Ranges(start[order], stop), where)
+
+
+def _subclusters(image: ImageFile, geometry: Geometry, entries: _Entries) -> list[Mapping]:
+    """Return what is allocated in clusters that are not whole, few of them at once."""
+    unit, parts, count = geometry.cluster // ondisk.SUBCLUSTERS, list[Mapping](), 0
+    offset = entries.entry & ondisk.OFFSET
+    for low in range(0, len(offset), _GATHER):
+        high = low + _GATHER
+        owner, index = _set_bits(entries.bitmap[low:high] & _WHOLE)
+        numbers = entries.number[low:high][owner] * ondisk.SUBCLUSTERS + index
+        places = offset[low:high][owner] + index * unit
+        inside = numbers * unit < geometry.size
+        parts.append(Mapping.of_blocks(numbers[inside], places[inside], unit, geometry.size))
+        count += len(parts[-1].where)
+        if count > MAX_BLOCKS:
+            raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
+    return parts
 
 
 def _set_bits(words: Column) -> tuple[Column, Column]:

@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -263,6 +264,22 @@ def test_a_file_that_ends_within_its_last_cluster(tmp_path: Path) -> None:
     with imgconv.open(image) as disk:
         assert "ends within a cluster" in disk.warnings[0]
         assert disk.read(0, CLUSTER) == b"\x07" * (CLUSTER - 1024) + bytes(1024)
+
+
+@pytest.mark.parametrize(("cluster", "size"), [("512", "600M"), ("64k", "1T")])
+def test_a_full_disk_in_order_needs_no_memory_for_its_tables(
+    tmp_path: Path, cluster: str, size: str
+) -> None:
+    image = tmp_path / "disk.qcow2"
+    options = f"preallocation=metadata,cluster_size={cluster}"
+    assert qemu_img("create", "-f", "qcow2", "-o", options, image, size).returncode == 0
+    tracemalloc.start()
+    try:
+        with imgconv.open(image) as disk:
+            assert list(disk.extents()) == [(0, disk.size, True)]
+        assert tracemalloc.get_traced_memory()[1] < 48 * MiB
+    finally:
+        tracemalloc.stop()
 
 
 CONTENT = bytes(range(256)) * 16
