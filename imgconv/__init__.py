@@ -1,5 +1,5 @@
-"""imgconv converts disk images: raw, VHD, VDI and QCOW2 in; raw, VHD, QCOW2, VMDK
-and VDI out.
+"""imgconv converts disk images: raw, VHD, QCOW2, VMDK and VDI, any into
+any.
 
     >>> import imgconv
     >>> report = imgconv.convert("in.raw", "out.vmdk")
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from imgconv.progress import Progress
     from imgconv.report import Measurement, PartRecord, Report, UploadReport
     from imgconv.sinks.multipart import MultipartSink
+    from imgconv.sources.options import ReadOptions
     from imgconv.stores import Store
     from imgconv.stores.local import Local
     from imgconv.stores.oss import Oss
@@ -113,6 +114,7 @@ __all__ = [
     "RawTarGz",
     "RawZst",
     "ReadFailed",
+    "ReadOptions",
     "ReaderGone",
     "Report",
     "SinkError",
@@ -216,6 +218,7 @@ _HOMES = {
     "imgconv.stores.s3": ("S3",),
     "imgconv.stores.s3_ticket": ("issue_ticket", "renew_ticket"),
     "imgconv.stores.ticket": ("Ticket",),
+    "imgconv.sources.options": ("ReadOptions",),
     "imgconv.upload.options": ("UploadOptions",),
     "imgconv.upload.retry": ("Backoff",),
     "imgconv.uploads": (

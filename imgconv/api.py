@@ -1,12 +1,11 @@
 """The library's functions: wiring, no logic of their own."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from os import PathLike
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from imgconv.conversion import Conversion
 from imgconv.errors import OptionError, UsageError
@@ -16,16 +15,14 @@ from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.kernels import kernel
 from imgconv.names import of_file
+from imgconv.opening import Location, files_of, open_location, opened
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
 from imgconv.report import Measurement, Report
 from imgconv.sinks.base import Sink
-from imgconv.sources import open_image
 from imgconv.sources.base import Source
-from imgconv.sources.file import FileSource
-from imgconv.sources.mapped import MappedSource
-from imgconv.sources.probe import choose_format
+from imgconv.sources.options import ReadOptions
 from imgconv.tally import Tally
 from imgconv.urls import scheme_of
 from imgconv.workers import Stop, default_threads
@@ -36,8 +33,6 @@ if TYPE_CHECKING:  # what only some calls need is loaded there
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
 
-Location: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
-
 
 def convert(
     source: Location | Source | GuestDisk,
@@ -45,6 +40,7 @@ def convert(
     *,
     options: Format | str | None = None,
     source_format: str | None = None,
+    read: ReadOptions | None = None,
     identity: str | None = None,
     threads: int | None = None,
     clobber: bool | None = None,
@@ -68,8 +64,9 @@ def convert(
         options: the output format and its options: Raw(), RawGz(), RawZst(), RawTarGz(),
             Vhd(), Qcow2(), Vmdk() or Vdi(); or the name of a format. Default: what the end
             of the name of `target` stands for.
-        source_format: the format of the source, "raw"; default: raw, provided that
-            neither its name nor its content says otherwise.
+        source_format: the format of the source, such as "raw"; default: what both its name
+            and its content say.
+        read: what to believe of an image, and which files it may need (see ReadOptions).
         identity: a text that names the disk; UUIDs and the like derive from it. Default:
             the source's base name, size and modification time.
         threads: how many workers; the output does not depend on it. Default: the number
@@ -97,7 +94,7 @@ def convert(
     started = monotonic()
     path = os.fsdecode(target)
     workers = _thread_count(threads)
-    with _opened(source, source_format, store, cancelled) as (disk, format_name):
+    with opened(source, source_format, read, store, cancelled) as (disk, format_name):
         output = format_for(path) if options is None else _format(options)
         _refuse_same_file(disk, path)
         conversion = Conversion(disk, output, _identity(disk, identity), path)
@@ -133,6 +130,7 @@ def measure(
     *,
     exact: bool = False,
     source_format: str | None = None,
+    read: ReadOptions | None = None,
     threads: int | None = None,
     store: "Store | None" = None,
     progress: Watcher | None = None,
@@ -149,7 +147,7 @@ def measure(
     from imgconv.sinks.null import NullSink
 
     output = _format(options)
-    with _opened(source, source_format, store, cancelled) as (disk, _):
+    with opened(source, source_format, read, store, cancelled) as (disk, _):
         conversion = Conversion(disk, output, disk.identity, STDOUT)
         workers, stop, tally = _thread_count(threads), Stop(cancelled), Tally(progress)
         writer = conversion.writer()
@@ -177,6 +175,7 @@ def compare(
     *,
     strict: bool = False,
     source_format: str | None = None,
+    read: ReadOptions | None = None,
     threads: int | None = None,
     store: "Store | None" = None,
     progress: Watcher | None = None,
@@ -191,8 +190,8 @@ def compare(
     from imgconv.comparison import compare as compare_sources
 
     with (
-        _opened(first, source_format, store, cancelled) as (one, _),
-        _opened(second, source_format, store, cancelled) as (other, _),
+        opened(first, source_format, read, store, cancelled) as (one, _),
+        opened(second, source_format, read, store, cancelled) as (other, _),
     ):
         found = compare_sources(
             one,
@@ -211,6 +210,7 @@ def checksum(
     source: Location | Source | GuestDisk,
     *,
     source_format: str | None = None,
+    read: ReadOptions | None = None,
     threads: int | None = None,
     store: "Store | None" = None,
     progress: Watcher | None = None,
@@ -222,7 +222,7 @@ def checksum(
     """
     from imgconv.digest import checksum as checksum_source
 
-    with _opened(source, source_format, store, cancelled) as (disk, _):
+    with opened(source, source_format, read, store, cancelled) as (disk, _):
         workers, stop, tally = _thread_count(threads), Stop(cancelled), Tally(progress)
         found = checksum_source(disk, threads=workers, stop=stop, tally=tally)
         disk.verify()
@@ -230,38 +230,18 @@ def checksum(
 
 
 def open_disk(
-    source: Location, *, source_format: str | None = None, store: "Store | None" = None
+    source: Location,
+    *,
+    source_format: str | None = None,
+    read: ReadOptions | None = None,
+    store: "Store | None" = None,
 ) -> GuestDisk:
-    """Open a disk image, raw, VHD, VDI or QCOW2, for reading; use it with `with`.
+    """Open a disk image for reading; use it with `with`.
 
     It may be a file, a block device, or the URL of an object (s3, oss, http, https), in
     the `store` with those options. Raises SourceError and StoreError.
     """
-    return GuestDisk(_source(os.fsdecode(source), source_format, store, None)[0])
-
-
-def _source(
-    location: str,
-    source_format: str | None,
-    store: "Store | None",
-    cancelled: Callable[[], bool] | None,
-) -> tuple[Source, str]:
-    """Open a disk; return it and the name of the format it is in."""
-    file = _file(location, store, cancelled)
-    try:
-        name = choose_format(file, source_format)
-        return open_image(file, name), name
-    except BaseException:
-        file.close()
-        raise
-
-
-def _file(location: str, store: "Store | None", cancelled: Callable[[], bool] | None) -> Source:
-    if scheme_of(location) is None:
-        return FileSource(location)
-    from imgconv.objects import open_object
-
-    return open_object(location, store, cancelled)
+    return GuestDisk(open_location(os.fsdecode(source), source_format, read, store, None)[0])
 
 
 def format_for(path: str) -> Format:
@@ -274,26 +254,6 @@ def format_for(path: str) -> Format:
         choice = ", ".join(format_names())
         raise UsageError(f"{path}: its name does not tell the format; choose one: {choice}")
     return format_class(name)()
-
-
-@contextmanager
-def _opened(
-    source: Location | Source | GuestDisk,
-    source_format: str | None,
-    store: "Store | None",
-    cancelled: Callable[[], bool] | None,
-) -> Iterator[tuple[Source, str]]:
-    """Open a path, check its format, and close it; what is open already passes through."""
-    if isinstance(source, GuestDisk):
-        source = source.source
-    if not isinstance(source, (str, bytes, PathLike)):
-        yield source, "raw"
-        return
-    disk, name = _source(os.fsdecode(source), source_format, store, cancelled)
-    try:
-        yield disk, name
-    finally:
-        disk.close()
 
 
 def _format(options: Format | str) -> Format:
@@ -380,13 +340,9 @@ def _thread_count(threads: int | None) -> int:
 
 
 def _refuse_same_file(disk: Source, path: str) -> None:
-    if isinstance(disk, MappedSource):
-        disk = disk.file
-    if not isinstance(disk, FileSource):
-        return
     try:
         status = os.fstat(1) if is_stdout(path) else os.stat(path)
     except (OSError, ValueError):
         return
-    if disk.same_file(status):
+    if any(file.same_file(status) for file in files_of(disk)):
         raise UsageError(f"{path}: is the input itself")

@@ -13,6 +13,7 @@ from imgconv.version import __version__
 
 if TYPE_CHECKING:
     from imgconv.formats.base import Format
+    from imgconv.sources.options import ReadOptions
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
 
@@ -28,6 +29,7 @@ _UPLOAD = (  # options that are in the namespace only if given
     "content_md5",
     "store_receipt",
 )
+_READ = ("allow_references", "max_virtual_size", "snapshot")  # as above
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EPILOG = """\
 Exit codes: 0 done; 1 the input or the output failed (of compare: the disks differ);
@@ -220,9 +222,25 @@ def _grant(parser: argparse.ArgumentParser) -> None:
 
 def _reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="IN", help="raw file, block device, or URL (s3, oss, http, https)"
+        "source", metavar="IN", help="file, block device, or URL (s3, oss, http, https)"
     )
     parser.add_argument("-f", metavar="FORMAT", dest="source_format", help="format of IN")
+    group = parser.add_argument_group("reading images", argument_default=argparse.SUPPRESS)
+    group.add_argument(
+        "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
+    )
+    group.add_argument(
+        "--allow-references",
+        metavar="FILES",
+        help="which files that IN names (backing files, extents, parents) may be opened: "
+        "none (default), same-folder, or PATH,... of files and folders",
+    )
+    group.add_argument(
+        "--max-virtual-size",
+        type=_size,
+        metavar="SIZE",
+        help="refuse an image of a larger disk (64T)",
+    )
     parser.add_argument("-m", "--threads", type=_whole, metavar="N", help="number of workers")
 
 
@@ -357,6 +375,16 @@ def store_of(arguments: argparse.Namespace, *locations: str) -> "Store | None":
     if texts:
         raise UsageError("options of a store need exactly one kind of store among the names")
     return None
+
+
+def read_of(arguments: argparse.Namespace) -> "ReadOptions | None":
+    """Make the options of reading; None when none are given."""
+    given = {name: vars(arguments)[name] for name in _READ if name in arguments}
+    if not given:
+        return None
+    from imgconv.sources.options import ReadOptions
+
+    return ReadOptions(**given)
 
 
 def upload_of(arguments: argparse.Namespace) -> "UploadOptions | None":

@@ -143,21 +143,41 @@ def codec(name: str, level: int, cluster: int) -> Compress:
     return zstd(level, cluster) if name == "zstd" else raw_deflate(level)
 
 
-def inflate(stream: memoryview, length: int, *, raw: bool) -> bytes:
-    """Return the first `length` bytes of a deflate stream, raw or of RFC 1950.
+def inflate(stream: memoryview, length: int) -> bytes:
+    """Return the first `length` bytes of a raw deflate stream (RFC 1951).
 
     What follows them, or the stream, does not matter. ValueError for one that is broken or
     has fewer.
     """
-    library = _deflate_library(1)
-    wbits = -library.MAX_WBITS if raw else library.MAX_WBITS
-    try:
-        content: bytes = library.decompressobj(wbits).decompress(stream, length)
-    except library.error as error:
-        raise ValueError(str(error)) from error
+    content, _ = _inflated(stream, length, raw=True)
     if len(content) < length:
         raise ValueError(f"ends after {len(content)} of {length} bytes")
     return content
+
+
+def unzlib(stream: memoryview, least: int, most: int) -> bytes:
+    """Return all of a zlib stream (RFC 1950), whose checksum is verified.
+
+    ValueError for one that is broken, or has fewer than `least` or more than `most` bytes.
+    """
+    content, ended = _inflated(stream, most + 1, raw=False)
+    if not least <= len(content) <= most:
+        raise ValueError(f"holds {len(content)} bytes or more in place of {most}")
+    if not ended:
+        raise ValueError("ends before its checksum")
+    return content
+
+
+def _inflated(stream: memoryview, most: int, *, raw: bool) -> tuple[bytes, bool]:
+    """Decode up to `most` bytes; say whether the stream ended there."""
+    library = _deflate_library(1)
+    wbits = -library.MAX_WBITS if raw else library.MAX_WBITS
+    try:
+        decoder = library.decompressobj(wbits)
+        content: bytes = decoder.decompress(stream, most)
+        return content, decoder.eof
+    except library.error as error:
+        raise ValueError(str(error)) from error
 
 
 _MAX_WINDOW = 1 << 23  # of frames that do not say how much they hold

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from imgconv import terminal
-from imgconv.arguments import format_of, store_of, upload_of
+from imgconv.arguments import format_of, read_of, store_of, upload_of
 from imgconv.errors import WriteFailed
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def _convert(arguments: argparse.Namespace) -> int:
             arguments.target,
             options=format_of(arguments),
             source_format=arguments.source_format,
+            read=read_of(arguments),
             identity=arguments.identity,
             threads=arguments.threads,
             clobber=arguments.clobber,
@@ -90,6 +91,7 @@ def measure(arguments: argparse.Namespace) -> int:
             format_of(arguments),
             exact=arguments.exact,
             source_format=arguments.source_format,
+            read=read_of(arguments),
             threads=arguments.threads,
             store=store_of(arguments, arguments.source),
             progress=watch,
@@ -116,6 +118,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.other,
             strict=arguments.strict,
             source_format=arguments.source_format,
+            read=read_of(arguments),
             threads=arguments.threads,
             store=store_of(arguments, arguments.source, arguments.other),
             progress=watch,
@@ -138,6 +141,7 @@ def checksum(arguments: argparse.Namespace) -> int:
         found = api.checksum(
             arguments.source,
             source_format=arguments.source_format,
+            read=read_of(arguments),
             threads=arguments.threads,
             store=store_of(arguments, arguments.source),
             progress=watch,

@@ -70,6 +70,11 @@ class Ranges:
         """Return the ranges numbered first to last - 1."""
         return Ranges(self.start[first:last], self.stop[first:last])
 
+    def groups(self, size: int) -> Iterator["Ranges"]:
+        """Yield the ranges, so many at once."""
+        for first in range(0, len(self), size):
+            yield self.slice(first, first + size)
+
     def window(self, start: int, stop: int) -> "Ranges":
         """Return the parts of the ranges that lie in [start, stop)."""
         first = int(np.searchsorted(self.stop, start, side="right"))
@@ -88,6 +93,21 @@ class Ranges:
         first = np.flatnonzero(np.concatenate(([True], self.start[1:] > reach[:-1])))
         last = np.append(first[1:], len(self)) - 1
         return Ranges(self.start[first], reach[last])
+
+    def union(self, other: "Ranges") -> "Ranges":
+        """Join two columns, each ascending or not."""
+        start = np.concatenate((self.start, other.start))
+        order = np.argsort(start, kind="stable")
+        return Ranges(start[order], np.concatenate((self.stop, other.stop))[order]).merged()
+
+    def without(self, other: "Ranges") -> "Ranges":
+        """Return the parts that no range of `other` covers (both ascend, nothing overlaps)."""
+        if not len(self) or not len(other):
+            return self
+        first, last = np.minimum(self.start[:1], 0), self.stop[-1:]
+        start = np.concatenate((first, other.stop))
+        stop = np.maximum(np.concatenate((other.start, last)), start)
+        return overlaps(self, Ranges(start, stop))[2]
 
     def aligned(self, unit: int, limit: int) -> "Ranges":
         """Widen every range to multiples of `unit`, but not past `limit`, and merge."""

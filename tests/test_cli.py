@@ -133,7 +133,7 @@ def test_option_help() -> None:
         (["disk.raw", "no/o.raw"], ["No such file"], 1),
         (["disk.raw", "o", "-O", "iso"], ["unknown format 'iso'", "qcow2"], 2),
         (["disk.raw", "o", "-O", "qcow2", "-o", "bogus=1"], ["bogus", "cluster_size"], 2),
-        (["disk.raw", "o.qcow2", "-f", "vmdk"], ["cannot read format 'vmdk'"], 2),
+        (["disk.raw", "o.qcow2", "-f", "qed"], ["cannot read format 'qed'"], 2),
         (["disk.raw", "o.qcow2", "-m", "0"], ["threads=0"], 2),
         (["disk.raw", "o.qcow2", "--concurrency", "0"], ["concurrency=0", "1 to 64"], 2),
         (["disk.raw", "o.qcow2", "--journal", "j"], ["journal", "resume"], 2),

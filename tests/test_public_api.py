@@ -35,6 +35,7 @@ def test_signatures() -> None:
         "target",
         "options",
         "source_format",
+        "read",
         "identity",
         "threads",
         "clobber",
@@ -48,6 +49,7 @@ def test_signatures() -> None:
         "options",
         "exact",
         "source_format",
+        "read",
         "threads",
         "store",
         "progress",
@@ -58,10 +60,11 @@ def test_signatures() -> None:
         "second",
         "strict",
         "source_format",
+        "read",
         "threads",
         "store",
         "progress",
         "cancelled",
     ]
     names = list(inspect.signature(imgconv.open).parameters)
-    assert names == ["source", "source_format", "store"]
+    assert names == ["source", "source_format", "read", "store"]

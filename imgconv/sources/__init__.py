@@ -7,22 +7,36 @@ the function that the table names.
 from collections.abc import Callable
 from importlib import import_module
 
+from imgconv.errors import OptionError
 from imgconv.sources.base import Source
+from imgconv.sources.options import ReadOptions
 
+SNAPSHOTS = "qcow2"  # the only format with snapshots inside
 TABLE = {
     "vhd": "imgconv.sources.vhd:open_vhd",
     "qcow2": "imgconv.sources.qcow2:open_qcow2",
     "vdi": "imgconv.sources.vdi:open_vdi",
+    "vmdk": "imgconv.sources.vmdk:open_vmdk",
 }
 
 
-def open_image(file: Source, format_name: str) -> Source:
+def open_image(
+    file: Source,
+    format_name: str,
+    options: ReadOptions | None = None,
+    chain: tuple[Source, ...] = (),
+) -> Source:
     """Return the disk in an image of a format, "raw" being the file itself.
 
-    Raises SourceErrors; the file is still the caller's to close then.
+    `chain` are the files of images that need this one. Raises SourceErrors, and OptionError
+    when a snapshot is wanted of what has none; the file is still the caller's to close then.
     """
+    if options is not None and options.snapshot is not None and format_name != SNAPSHOTS:
+        raise OptionError(f"snapshot={options.snapshot}: a {format_name} has no snapshots")
     if format_name == "raw":
         return file
+    from imgconv.sources.checked import ImageFile
+
     module, _, function = TABLE[format_name].partition(":")
-    opened: Callable[[Source], Source] = getattr(import_module(module), function)
-    return opened(file)
+    opened: Callable[[ImageFile], Source] = getattr(import_module(module), function)
+    return opened(ImageFile(file, format_name, options or ReadOptions(), chain))

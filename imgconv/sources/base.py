@@ -68,3 +68,13 @@ class ScanningSource(Source, Protocol):
         stay in the buffer. Safe for use by many threads; errors are those of `read_into`.
         """
         ...
+
+
+@runtime_checkable
+class CompositeSource(Source, Protocol):
+    """A source that reads from others."""
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """What it reads from."""
+        ...

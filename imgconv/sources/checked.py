@@ -1,26 +1,32 @@
 """Reading what an image says of itself, believing none of it before it has been checked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from imgconv.errors import ImageMalformed, ImageUnsupported
-from imgconv.ranges import Column
+from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
-from imgconv.units import MiB, TiB
+from imgconv.sources.options import ReadOptions
+from imgconv.units import MiB
 
-MAX_VIRTUAL_SIZE = 64 * TiB
 MAX_BLOCKS = 1 << 22  # stored ones: 100 MiB for us
 _PIECE = MiB  # bytes of a table read at once
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """The file an image is in, and what to say when something in it is wrong."""
+    """The file an image is in, and what to say when something in it is wrong.
+
+    `chain` are the files of images that need this one.
+    """
 
     file: Source
     format: str
+    options: ReadOptions = field(default_factory=ReadOptions)
+    chain: tuple[Source, ...] = ()
 
     def error(self, offset: int, reason: str) -> ImageMalformed:
         """Return what to raise for what is at `offset`, in bytes."""
@@ -33,10 +39,10 @@ class ImageFile:
 
     def check_size(self, size: int) -> None:
         """Refuse an image that declares a disk larger than anybody's."""
-        if size > MAX_VIRTUAL_SIZE:
+        if size > self.options.max_virtual_size:
             raise ImageUnsupported(
                 f"{self.file.name}: declares a disk of {size} bytes; at most "
-                f"{MAX_VIRTUAL_SIZE} are believed"
+                f"{self.options.max_virtual_size} are believed (--max-virtual-size)"
             )
 
     def read(self, offset: int, length: int, what: str) -> bytes:
@@ -45,6 +51,15 @@ class ImageFile:
         buffer = bytearray(length)
         self.file.read_into(offset, memoryview(buffer))
         return bytes(buffer)
+
+    def read_tables(self, places: Column, length: int) -> bytearray:
+        """Return, one behind another, tables of `length` bytes, which lie in the file."""
+        buffer = bytearray(len(places) * length)
+        cuts = np.flatnonzero(np.diff(places) != length) + 1
+        for low, high in pairwise([0, *cuts.tolist(), len(places)]):
+            piece = memoryview(buffer)[low * length : high * length]
+            self.file.read_into(int(places[low]), piece)
+        return buffer
 
     def check_inside(self, start: int, length: int, offset: int, what: str) -> None:
         """Refuse the image, for what it says at `offset`, unless a range is in the file."""
@@ -97,3 +112,11 @@ class ImageFile:
                 raise self.error(
                     offset, f"a block lies at {int(ascending[row])}, on the metadata"
                 )
+
+    def check_apart(self, pieces: Ranges, offset: int) -> None:
+        """Refuse an image of which pieces of the file, in any order, lie on one another, for
+        what it says at `offset`."""
+        order = np.argsort(pieces.start, kind="stable")
+        start, stop = pieces.start[order], pieces.stop[order]
+        for row in np.flatnonzero(start[1:] < stop[:-1])[:1].tolist():
+            raise self.error(offset, f"what is at {int(start[row + 1])} has two uses")

@@ -25,12 +25,13 @@ class FileSource:
     """A raw disk; whatever lies past the end of a file whose length is no multiple of
     512 reads as zeros."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, follow: bool = True):
         self.name = path
         self._prefix = Prefix(None)
         try:
             # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            links = 0 if follow else os.O_NOFOLLOW
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | links)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise SourceUnreadable(f"{path}: {reason}") from error
@@ -79,6 +80,10 @@ class FileSource:
         return Identity(
             f"{self._base_name}:{self._length}:{modified}", modified // 1_000_000_000
         )
+
+    def is_same(self, other: object) -> bool:
+        """Say whether another source reads this very file."""
+        return isinstance(other, FileSource) and self.same_file(other._status)
 
     def same_file(self, status: os.stat_result) -> bool:
         """Say whether `status` is of the very file or device this source reads."""

@@ -52,6 +52,11 @@ class MappedSource:
         return self.file.name
 
     @property
+    def parts(self) -> tuple[Source, ...]:
+        """The file."""
+        return (self.file,)
+
+    @property
     def identity(self) -> Identity:
         """The file's."""
         return self.file.identity
@@ -75,8 +80,7 @@ class MappedSource:
 
     def extents(self) -> Iterator[Ranges]:
         """Yield what is mapped."""
-        for first in range(0, len(self._guest), GROUP):
-            yield self._guest.slice(first, first + GROUP)
+        yield from self._guest.groups(GROUP)
 
     def verify(self) -> None:
         """Raise SourceChanged if the file was modified since it was opened."""

@@ -77,18 +77,8 @@ class PackedSource(MappedSource):
         """Yield what is mapped or packed."""
         packed = self._packed.guest
         at = 0
-        for first in range(0, len(packed), GROUP):
-            group = packed.slice(first, first + GROUP)
+        for group in packed.groups(GROUP):
             reach = int(group.stop[-1])
-            yield _joined(self._guest.window(at, reach), group)
+            yield group.union(self._guest.window(at, reach))
             at = reach
-        rest = self._guest.window(at, self.size)
-        for first in range(0, len(rest), GROUP):
-            yield rest.slice(first, first + GROUP)
-
-
-def _joined(a: Ranges, b: Ranges) -> Ranges:
-    """Return the union of ranges, of which none of one overlaps one of the other."""
-    start, stop = np.concatenate((a.start, b.start)), np.concatenate((a.stop, b.stop))
-    order = np.argsort(start, kind="stable")
-    return Ranges(start[order], stop[order]).merged()
+        yield from self._guest.window(at, self.size).groups(GROUP)

@@ -3,7 +3,7 @@
 Refcounts are not read: that no cluster serves two purposes is found out from the tables.
 """
 
-from functools import partial
+from dataclasses import replace
 
 from imgconv.codecs import inflate, unzstd
 from imgconv.errors import ImageUnsupported
@@ -11,6 +11,7 @@ from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.packed import PackedSource, Unpack
+from imgconv.sources.qcow2_snapshots import choose_snapshot
 from imgconv.sources.qcow2_tables import Geometry, read_tables
 from imgconv.units import SECTOR, div_ceil, round_up
 
@@ -27,19 +28,20 @@ _KNOWN_FEATURES = (
 )
 
 
-def open_qcow2(file: Source) -> Source:
+def open_qcow2(image: ImageFile) -> Source:
     """Read header and tables, and return the disk in its present state.
 
     Raises ImageMalformed, ImageUnsupported for one that is encrypted, marked corrupt, needs
     another file or is too large, and what reading the file raises.
     """
-    image = ImageFile(file, "qcow2")
     front = image.read(0, ondisk.HeaderV2.LAYOUT.size, "the header")
     header = ondisk.HeaderV2.unpack(front)
     image.check(header.magic == ondisk.MAGIC, 0, "no signature of a QCOW2")
     tail = _read_tail(image, header)
     _check_header(image, header, tail)
     _refuse_unsupported(image, header, tail)
+    if image.options.snapshot is not None:
+        header = _as_it_was(image, header, image.options.snapshot)
     geometry = Geometry(
         version=header.version,
         cluster=1 << header.cluster_bits,
@@ -52,7 +54,7 @@ def open_qcow2(file: Source) -> Source:
     )
     mapping, packed, warnings = read_tables(image, header, geometry)
     if tail.incompatible_features & ondisk.DIRTY:
-        warnings += (f"{file.name}: was not closed properly; its refcounts may be wrong",)
+        warnings += (f"{image.file.name}: was not closed properly; its refcounts may be wrong",)
     size = round_up(header.size, SECTOR)
     unpack = _unpack(tail.compression_type, geometry.cluster)
     return PackedSource(image, size, mapping, packed, unpack, warnings)
@@ -112,6 +114,19 @@ def _refuse_unsupported(
         raise ImageUnsupported(f"{name}: needs its backing file, {_backing(image, header)}")
 
 
+def _as_it_was(image: ImageFile, header: ondisk.HeaderV2, wanted: str) -> ondisk.HeaderV2:
+    """Return the header with the disk's size and L1 table at the time of a snapshot."""
+    found = choose_snapshot(image, header, wanted)
+    image.check(found.disk_size > 0, found.at, "the snapshot's disk has no size")
+    image.check_size(found.disk_size)
+    return replace(
+        header,
+        size=found.disk_size,
+        l1_table_offset=found.l1_table_offset,
+        l1_size=found.l1_size,
+    )
+
+
 def _backing(image: ImageFile, header: ondisk.HeaderV2) -> str:
     at, length = header.backing_file_offset, header.backing_file_size
     image.check(length <= _MAX_NAME, 16, f"a backing file's name of {length} bytes")
@@ -141,7 +156,7 @@ def _data_file_name(
 
 def _unpack(compression_type: int, cluster: int) -> Unpack:
     """Return what decodes a cluster, always whole, and gives as much of it as is wanted."""
-    decode = partial(inflate, raw=True) if compression_type == 0 else unzstd
+    decode = inflate if compression_type == 0 else unzstd
 
     def unpack(stream: memoryview, _: int, wanted: int) -> bytes:
         return decode(stream, cluster)[:wanted]

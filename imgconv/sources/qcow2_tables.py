@@ -1,8 +1,6 @@
 """The L1 and L2 tables of a QCOW2 image: which clusters of the guest are where."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +15,6 @@ from imgconv.units import SECTOR, MiB, div_ceil
 _L1_RESERVED = 0x7F000000000001FF
 _L2_RESERVED = 0x3F000000000001FE
 _WHOLE = 0xFFFFFFFF  # of the bits of subclusters
-_MAX_SNAPSHOTS = 65536
 _GATHER = 4096  # clusters of which subclusters are found at once
 _CUT = "{}: ends within a cluster; the rest of it is zeros"
 
@@ -145,10 +142,7 @@ def _read_l2(
 def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
     """Return the entries in tables that are not empty, each by itself."""
     cluster = geometry.cluster
-    buffer = bytearray(len(tables) * cluster)
-    for low, high in _neighbours(places, cluster):
-        piece = memoryview(buffer)[low * cluster : high * cluster]
-        image.file.read_into(int(places[low]), piece)
+    buffer = image.read_tables(places, cluster)
     words = np.frombuffer(buffer, dtype=">u8").reshape(-1, geometry.entry // 8)
     used = np.flatnonzero(words.any(axis=1) if geometry.extended else words[:, 0])
     table, index = used // geometry.per_table, used % geometry.per_table
@@ -160,13 +154,6 @@ def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column)
         places[table] + index * geometry.entry,
         used * 0 + 1,
     )
-
-
-def _neighbours(places: Column, cluster: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, last + 1) of tables that follow one another in the file."""
-    cuts = np.flatnonzero(np.diff(places) != cluster) + 1
-    edges = [0, *cuts.tolist(), len(places)]
-    yield from pairwise(edges)
 
 
 def _check_entries(image: ImageFile, geometry: Geometry, plain: _Entries) -> None:
@@ -222,7 +209,6 @@ def _metadata(
     raw = image.read(start, min(length, max(image.file.size - start, 8)), "the refcount table")
     entries = np.frombuffer(raw[: len(raw) // 8 * 8], dtype=">u8").astype(np.int64)
     blocks = (entries & ondisk.OFFSET)[entries != 0]
-    image.check(header.nb_snapshots <= _MAX_SNAPSHOTS, 60, "too many snapshots")
     pieces = [(0, 1), (header.l1_table_offset, 8 * header.l1_size), (start, length)]
     if header.nb_snapshots:
         aligned = header.snapshots_offset % cluster == 0

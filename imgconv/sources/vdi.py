@@ -14,19 +14,20 @@ ZERO = 0xFFFFFFFE  # an entry of this and above stands for no block
 _OLD_HEADER = 384  # bytes from the size field on, before there was a logical geometry
 
 
-def open_vdi(file: Source) -> Source:
+def open_vdi(image: ImageFile) -> Source:
     """Read header and block map, and return the disk.
 
     Raises ImageMalformed, ImageUnsupported for one that needs a parent or is too large, and
     what reading the file raises.
     """
-    image = ImageFile(file, "vdi")
     header = ondisk.Header.unpack(image.read(0, ondisk.Header.LAYOUT.size, "the header"))
     _check_header(image, header)
     size = round_up(header.disk_size, SECTOR)
     image.check_size(size)
     numbers, where = _read_map(image, header)
-    return MappedSource(file, size, Mapping.of_blocks(numbers, where, header.block_size, size))
+    return MappedSource(
+        image.file, size, Mapping.of_blocks(numbers, where, header.block_size, size)
+    )
 
 
 def _check_header(image: ImageFile, header: ondisk.Header) -> None:

@@ -19,16 +19,15 @@ _GATHER = 1024
 _LARGEST_GEOMETRY = ondisk.Geometry(65535, 16, 255)
 
 
-def open_vhd(file: Source) -> Source:
+def open_vhd(image: ImageFile) -> Source:
     """Read footer, header and block table, and return the disk.
 
     Raises ImageMalformed, ImageUnsupported for one that needs a parent or is too large, and
     what reading the file raises.
     """
-    image = ImageFile(file, "vhd")
     footer, at = _find_footer(image)
     if footer.disk_type == ondisk.DIFFERENCING:
-        raise ImageUnsupported(f"{file.name}: a VHD that needs its parent image")
+        raise ImageUnsupported(f"{image.file.name}: a VHD that needs its parent image")
     known = footer.disk_type in (ondisk.FIXED, ondisk.DYNAMIC)
     image.check(known, at + 60, f"there is no type {footer.disk_type}")
     size = round_up(_disk_size(footer), SECTOR)
@@ -36,8 +35,10 @@ def open_vhd(file: Source) -> Source:
     image.check_size(size)
     if footer.disk_type == ondisk.FIXED:
         image.check(at >= size, at + 48, f"{size} bytes of disk, but the file has {at} of them")
-        return MappedSource(file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64)))
-    return MappedSource(file, size, _read_blocks(image, footer, at, size))
+        return MappedSource(
+            image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64))
+        )
+    return MappedSource(image.file, size, _read_blocks(image, footer, at, size))
 
 
 def _find_footer(image: ImageFile) -> tuple[ondisk.Footer, int]:

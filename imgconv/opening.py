@@ -1,0 +1,78 @@
+"""From what the user calls a disk to an open source."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, TypeAlias
+
+from imgconv.guest import GuestDisk
+from imgconv.sources import open_image
+from imgconv.sources.base import CompositeSource, Source
+from imgconv.sources.file import FileSource
+from imgconv.sources.options import ReadOptions
+from imgconv.sources.probe import choose_format
+from imgconv.urls import scheme_of
+
+if TYPE_CHECKING:
+    from imgconv.stores import Store
+
+Location: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
+
+
+@contextmanager
+def opened(
+    source: Location | Source | GuestDisk,
+    source_format: str | None,
+    read: ReadOptions | None,
+    store: "Store | None",
+    cancelled: Callable[[], bool] | None,
+) -> Iterator[tuple[Source, str]]:
+    """Open a path, check its format, and close it; what is open already passes through."""
+    if isinstance(source, GuestDisk):
+        source = source.source
+    if not isinstance(source, (str, bytes, PathLike)):
+        yield source, "raw"
+        return
+    disk, name = open_location(os.fsdecode(source), source_format, read, store, cancelled)
+    try:
+        yield disk, name
+    finally:
+        disk.close()
+
+
+def open_location(
+    location: str,
+    source_format: str | None,
+    read: ReadOptions | None,
+    store: "Store | None",
+    cancelled: Callable[[], bool] | None,
+) -> tuple[Source, str]:
+    """Open a path or URL; return the disk in it and the name of the format it is in.
+
+    Raises SourceError, StoreError, and OptionError for a format that is not read.
+    """
+    file = _file(location, store, cancelled)
+    try:
+        name = choose_format(file, source_format)
+        return open_image(file, name, read), name
+    except BaseException:
+        file.close()
+        raise
+
+
+def _file(location: str, store: "Store | None", cancelled: Callable[[], bool] | None) -> Source:
+    if scheme_of(location) is None:
+        return FileSource(location)
+    from imgconv.objects import open_object
+
+    return open_object(location, store, cancelled)
+
+
+def files_of(disk: Source) -> Iterator[FileSource]:
+    """Yield all files that a disk is read from."""
+    if isinstance(disk, FileSource):
+        yield disk
+    if isinstance(disk, CompositeSource):
+        for part in disk.parts:
+            yield from files_of(part)

@@ -1,0 +1,63 @@
+"""The table of internal snapshots of a QCOW2 image (its specification, "Snapshots")."""
+
+from dataclasses import dataclass
+
+from imgconv.errors import ImageUnsupported
+from imgconv.ondisk import qcow2 as ondisk
+from imgconv.sources.checked import ImageFile
+from imgconv.units import round_up
+
+MAX_SNAPSHOTS = 65536
+MAX_EXTRA = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state of the disk: its ids as the image has them, and where its L1 table is."""
+
+    id: str
+    name: str
+    at: int  # of its entry in the file
+    l1_table_offset: int
+    l1_size: int
+    disk_size: int  # bytes
+
+
+def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
+    """Return all snapshots; raises ImageMalformed."""
+    image.check(header.nb_snapshots <= MAX_SNAPSHOTS, 60, "too many snapshots")
+    found, at, head = list[Snapshot](), header.snapshots_offset, ondisk.SnapshotHeader
+    for _ in range(header.nb_snapshots):
+        front = head.unpack(image.read(at, head.LAYOUT.size, "a snapshot"))
+        image.check(front.extra_size <= MAX_EXTRA, at + 36, f"{front.extra_size} extra bytes")
+        length = front.extra_size + front.id_size + front.name_size
+        rest = image.read(at + head.LAYOUT.size, length, "a snapshot")
+        size, ids = header.size, rest[front.extra_size :]
+        if front.extra_size >= ondisk.SNAPSHOT_EXTRA.size:
+            size = ondisk.SNAPSHOT_EXTRA.unpack_from(rest)[1]
+        found.append(
+            Snapshot(
+                ids[: front.id_size].decode(errors="replace"),
+                ids[front.id_size :].decode(errors="replace"),
+                at,
+                front.l1_table_offset,
+                front.l1_size,
+                size,
+            )
+        )
+        at += round_up(head.LAYOUT.size + length, 8)
+    return found
+
+
+def choose_snapshot(image: ImageFile, header: ondisk.HeaderV2, wanted: str) -> Snapshot:
+    """Return the snapshot of that id or else of that name.
+
+    Raises ImageUnsupported when there is none, or several of the name.
+    """
+    snapshots = read_snapshots(image, header)
+    chosen = [found for found in snapshots if found.id == wanted]
+    chosen = chosen or [found for found in snapshots if found.name == wanted]
+    if len(chosen) != 1:
+        number = "no snapshot" if not chosen else f"{len(chosen)} snapshots"
+        raise ImageUnsupported(f"{image.file.name}: has {number} called {wanted!a}")
+    return chosen[0]

@@ -1,0 +1,178 @@
+"""VMDK images: of one file, or of a descriptor and the extents that it names."""
+
+from collections.abc import Callable
+
+from imgconv.errors import ImageUnsupported
+from imgconv.ondisk import vmdk as ondisk
+from imgconv.ranges import Ranges
+from imgconv.sources.base import Source
+from imgconv.sources.checked import ImageFile
+from imgconv.sources.joined import JoinedSource, Part
+from imgconv.sources.layered import Layer
+from imgconv.sources.references import open_reference
+from imgconv.sources.vmdk_descriptor import (
+    MAX_TEXT,
+    Descriptor,
+    ExtentLine,
+    names,
+    parse,
+    unsupported,
+)
+from imgconv.sources.vmdk_esx import open_cowd, open_sesparse
+from imgconv.sources.vmdk_sparse import open_sparse, read_header
+from imgconv.units import SECTOR, round_up
+
+ALONE = "monolithicSparse", "streamOptimized"
+SPLIT = ("twoGbMaxExtentSparse", "2GbMaxExtentSparse")
+DESCRIBED = (
+    *ALONE,
+    *SPLIT,
+    "monolithicFlat",
+    "twoGbMaxExtentFlat",
+    "2GbMaxExtentFlat",
+    "vmfs",
+    "vmfsThin",
+    "vmfsPreallocated",
+    "vmfsEagerZeroedThick",
+    "vmfsSparse",
+    "seSparse",
+)
+_ESX = ((ondisk.COWD_MAGIC, "COWD"), (ondisk.SESPARSE_MAGIC.to_bytes(8, "little"), "SESPARSE"))
+
+
+def open_vmdk(image: ImageFile) -> Source:
+    """Read descriptor, header and grain tables, and return the disk.
+
+    Raises ImageMalformed, ImageUnsupported for one that is too large or needs files that are
+    not allowed, and what reading a file raises.
+    """
+    front = image.read(0, min(SECTOR, image.file.size), "the header")
+    if front.startswith(ondisk.MAGIC):
+        return _open_one_file(image)
+    for magic, kind in _ESX:
+        if front.startswith(magic):
+            raise ImageUnsupported(
+                f"{image.file.name}: a {kind} extent, which is a part of a disk; "
+                "open the descriptor"
+            )
+    image.check(front.startswith(ondisk.TEXT_MAGIC), 0, "neither an extent nor a descriptor")
+    descriptor = read_descriptor(image)
+    if descriptor.create_type not in DESCRIBED:
+        raise unsupported(image, descriptor)
+    return _with_parent(image, descriptor, _open_extents(image, descriptor))
+
+
+def read_descriptor(image: ImageFile) -> Descriptor:
+    """Return what the descriptor says, wherever the image keeps it."""
+    front = image.read(0, min(SECTOR, image.file.size), "the header")
+    start, length = 0, min(image.file.size, MAX_TEXT)
+    if front.startswith(ondisk.MAGIC):
+        header = ondisk.SparseHeader.unpack(front)
+        if header.descriptor_offset == 0:
+            raise ImageUnsupported(
+                f"{image.file.name}: a part of a disk; open the descriptor, which names it"
+            )
+        start = header.descriptor_offset * SECTOR
+        length = min(header.descriptor_size * SECTOR, MAX_TEXT)
+    return parse(image, start, image.read(start, length, "the descriptor"))
+
+
+def _open_one_file(image: ImageFile) -> Source:
+    header = read_header(image)
+    descriptor = read_descriptor(image)
+    if descriptor.create_type in SPLIT:  # the first extent of which describes all
+        return _with_parent(image, descriptor, _open_extents(image, descriptor))
+    if descriptor.create_type not in ALONE:
+        raise unsupported(image, descriptor)
+    return _with_parent(image, descriptor, open_sparse(image, header))
+
+
+def _open_extents(image: ImageFile, descriptor: Descriptor) -> Layer:
+    """Open what the descriptor names, and chain it."""
+    image.check(bool(descriptor.extents), 0, "the descriptor names no extents")
+    size = SECTOR * sum(line.sectors for line in descriptor.extents)
+    image.check(size > 0, 0, "the disk has no size")
+    image.check_size(size)
+    parts, own, at = list[Part](), list[Ranges](), 0
+    try:
+        for line in descriptor.extents:
+            length = line.sectors * SECTOR
+            layer, offset = _open_extent(image, descriptor, line)
+            if layer is None:
+                parts.append(Part(length))
+                own.append(Ranges.single(at, at + length))
+            else:
+                parts.append(Part(length, layer.source, offset))
+                part = layer.own.window(offset, offset + length)
+                own.append(Ranges(part.start + at - offset, part.stop + at - offset))
+            at += length
+    except BaseException:
+        JoinedSource(image.file, tuple(parts)).close_parts()
+        raise
+    return Layer(JoinedSource(image.file, tuple(parts)), Ranges.concat(own).merged())
+
+
+def _open_extent(
+    image: ImageFile, descriptor: Descriptor, line: ExtentLine
+) -> tuple[Layer | None, int]:
+    """Open a part of the disk; return it, if it is in a file, and where it begins there."""
+    if line.kind == "ZERO":
+        return None, 0
+    if line.access == "NOACCESS":
+        raise ImageUnsupported(
+            f"{image.file.name}: a part of the disk, {line.name!a}, may not be accessed"
+        )
+    known = line.kind in ("FLAT", "VMFS") or line.kind in _SPARSE
+    image.check(known, 0, f"an extent of kind {line.kind}")
+    kind = f"an extent ({names(descriptor)})"
+    file = open_reference(image, line.name, kind)
+    length, offset = line.sectors * SECTOR, line.offset * SECTOR
+    try:
+        if line.kind in ("FLAT", "VMFS"):
+            layer = Layer(file, Ranges.single(0, file.size))
+        else:
+            image.check(offset == 0, 0, f"the extent {line.name!a} has an offset")
+            extent = ImageFile(file, "vmdk", image.options, (*image.chain, image.file))
+            layer = _SPARSE[line.kind](extent)
+        there = layer.source.size
+        image.check(
+            offset + length <= round_up(there, SECTOR),
+            0,
+            f"the extent {line.name!a} has {there} bytes; "
+            f"{offset + length} are said to be in it",
+        )
+    except BaseException:
+        file.close()
+        raise
+    return layer, offset
+
+
+def _open_sparse_extent(image: ImageFile) -> Layer:
+    return open_sparse(image, read_header(image))
+
+
+_SPARSE: dict[str, Callable[[ImageFile], Layer]] = {
+    "SPARSE": _open_sparse_extent,
+    "VMFSSPARSE": open_cowd,
+    "SESPARSE": open_sesparse,
+}
+
+
+def _with_parent(image: ImageFile, descriptor: Descriptor, layer: Layer) -> Source:
+    """Put the disk over the one that it needs, if it needs one."""
+    if not descriptor.has_parent:
+        return layer.source
+    below = open_reference(image, descriptor.parent_name, "its parent")
+    try:
+        parent = ImageFile(below, "vmdk", image.options, (*image.chain, image.file))
+        found = read_descriptor(parent)
+        image.check(
+            found.content_id == descriptor.parent_id,
+            0,
+            f"its parent is to have the content id {descriptor.parent_id:08x}, "
+            f"but has {found.content_id:08x}; was it modified?",
+        )
+        return layer.over(open_vmdk(parent))
+    except BaseException:
+        below.close()
+        raise
