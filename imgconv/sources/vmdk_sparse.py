@@ -130,7 +130,9 @@ def _read_plain(
     size = header.capacity * SECTOR
     tables = _read_directory(image, header, directory)
     grains = read_grains(image, tables, size, _decoder(header))
-    check_grains(image, grains.mapping, _metadata(header, directory, tables), directory.start)
+    check_grains(
+        image, grains.mapping, _metadata(image, header, directory, tables), directory.start
+    )
     return Layer(MappedSource(image.file, size, grains.mapping, notes), grains.own)
 
 
@@ -143,7 +145,9 @@ def _read_stream(
     size, grain = header.capacity * SECTOR, header.grain_size * SECTOR
     tables = _read_directory(image, header, directory)
     grains = read_grains(image, tables, size, _decoder(header), join=False)
-    packed = _streams(image, grains, _metadata(header, directory, tables), directory.start)
+    packed = _streams(
+        image, grains, _metadata(image, header, directory, tables), directory.start
+    )
     nothing = Mapping(Ranges.of([]), np.empty(0, np.int64))
     source = PackedSource(image, size, nothing, packed, _Unpacker(grain), notes)
     return Layer(source, grains.own.merged())
@@ -187,7 +191,9 @@ def _read_directory(
     return tables
 
 
-def _metadata(header: ondisk.SparseHeader, directory: _Directory, tables: Tables) -> Ranges:
+def _metadata(
+    image: ImageFile, header: ondisk.SparseHeader, directory: _Directory, tables: Tables
+) -> Ranges:
     """Return what of the file is not for grains."""
     count = div_ceil(header.capacity, header.grain_size * header.table_entries)
     text = header.descriptor_offset * SECTOR
@@ -196,7 +202,9 @@ def _metadata(header: ondisk.SparseHeader, directory: _Directory, tables: Tables
         (text, text + header.descriptor_size * SECTOR),
         (directory.start, directory.start + 4 * count),
     ]
-    start, stop = np.array([pair for pair in fixed if pair[0] < pair[1]], dtype=np.int64).T
+    # The descriptor's place is 64-bit numbers nobody checked: it may end beyond all that exists.
+    inside = [(start, min(stop, image.file.size)) for start, stop in fixed]
+    start, stop = np.array([pair for pair in inside if pair[0] < pair[1]], dtype=np.int64).T
     places = tables.places
     return Ranges(np.concatenate((start, places.start)), np.concatenate((stop, places.stop)))
 
