@@ -202,7 +202,7 @@ def _metadata(
         (text, text + header.descriptor_size * SECTOR),
         (directory.start, directory.start + 4 * count),
     ]
-    # The descriptor's place is 64-bit numbers nobody checked: it may end beyond all that exists.
+    # Nobody checked the descriptor's place: it may end beyond all that exists.
     inside = [(start, min(stop, image.file.size)) for start, stop in fixed]
     start, stop = np.array([pair for pair in inside if pair[0] < pair[1]], dtype=np.int64).T
     places = tables.places
