@@ -21,12 +21,19 @@ _CUT = "{}: ends within a cluster; the rest of it is zeros"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """What the tables' layout follows from; sizes in bytes."""
+    """What the tables' layout and meaning follow from; sizes in bytes.
+
+    `room` is how much there is of the file that clusters are in, which may be an `external`
+    one. Of a `layered` disk it counts what it says nothing of.
+    """
 
     version: int
     cluster: int
     extended: bool
     size: int
+    room: int
+    external: bool
+    layered: bool
 
     @property
     def entry(self) -> int:
@@ -42,6 +49,19 @@ class Geometry:
     def table_span(self) -> int:
         """Guest bytes that an L2 table covers."""
         return self.per_table * self.cluster
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """Where plain and where compressed clusters are, and what is odd about them.
+
+    `own` is what a layered disk says something of, if only that there are zeros.
+    """
+
+    mapping: Mapping
+    packed: Packed
+    own: Ranges
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,17 +103,20 @@ class _Entries:
         return cls(*(np.concatenate(column) for column in columns))
 
 
-def read_tables(
-    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry
-) -> tuple[Mapping, Packed, tuple[str, ...]]:
-    """Return where plain and where compressed clusters are, and what is odd about them."""
+def read_tables(image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry) -> Tables:
+    """Read them all; raises ImageMalformed and ImageUnsupported."""
     tables, places = _read_l1(image, header, geometry)
-    plain, packed = _read_l2(image, geometry, tables, places)
+    plain, packed, own = _read_l2(image, geometry, tables, places)
     streams = _packed(image, header, geometry, packed)
     metadata = _metadata(image, header, geometry, places)
-    _check_owners(image, geometry, metadata, plain, packed, streams)
-    mapping, whole = _clipped(image, _mapping(image, geometry, plain))
-    return mapping, streams, () if whole else (_CUT.format(image.file.name),)
+    if geometry.external:
+        nothing = metadata[:0]
+        _check_owners(image, geometry, metadata, plain.where(plain.count < 0), packed, streams)
+        _check_owners(image, geometry, nothing, plain, packed, streams)
+    else:
+        _check_owners(image, geometry, metadata, plain, packed, streams)
+    mapping, whole = _clipped(geometry, _mapping(image, geometry, plain))
+    return Tables(mapping, streams, own, () if whole else (_CUT.format(image.file.name),))
 
 
 def _read_l1(
@@ -118,10 +141,11 @@ def _read_l1(
 
 def _read_l2(
     image: ImageFile, geometry: Geometry, tables: Column, places: Column
-) -> tuple[_Entries, _Entries]:
-    """Read the tables, many at once; return the entries of plain and of compressed clusters."""
+) -> tuple[_Entries, _Entries, Ranges]:
+    """Read the tables, many at once; return the entries of plain and of compressed clusters,
+    and what they all say something of."""
     nothing = _Entries(*(np.empty(0, dtype=np.int64) for _ in range(5)))
-    plain, packed, count = [nothing], [nothing], 0
+    plain, packed, own, count = [nothing], [nothing], list[Ranges](), 0
     step = max(MiB // geometry.cluster, 1)
     last = div_ceil(geometry.size, geometry.cluster)
     for low in range(0, len(tables), step):
@@ -130,13 +154,40 @@ def _read_l2(
         is_packed = (found.entry & ondisk.COMPRESSED) != 0
         stored = found.where(~is_packed)
         _check_entries(image, geometry, stored)
-        stored = stored.where((stored.entry & ondisk.OFFSET) != 0)
+        stored = stored.where(_is_somewhere(geometry, stored))
         plain.append(stored.joined(geometry.cluster))
         packed.append(found.where(is_packed))
         count += len(plain[-1].number) + len(packed[-1].number)
+        if geometry.layered:
+            own.append(_own(geometry, found))
+            count += len(own[-1])
         if count > MAX_BLOCKS:
             raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
-    return _Entries.concat(plain), _Entries.concat(packed)
+    return _Entries.concat(plain), _Entries.concat(packed), Ranges.concat(own).merged()
+
+
+def _is_somewhere(geometry: Geometry, plain: _Entries) -> Mask:
+    """Say which entries have a cluster; of an external file, one may be at offset 0."""
+    somewhere: Mask = (plain.entry & ondisk.OFFSET) != 0
+    return somewhere | (plain.entry < 0) if geometry.external else somewhere  # COPIED is bit 63
+
+
+def _own(geometry: Geometry, entries: _Entries) -> Ranges:
+    """Return what entries, each of one cluster, say something of."""
+    packed = (entries.entry & ondisk.COMPRESSED) != 0
+    if geometry.extended:
+        said = (entries.bitmap | entries.bitmap >> 32) & _WHOLE
+        said = np.where(packed, _WHOLE, said)
+    else:
+        zero = (entries.entry & ondisk.ZERO) != 0
+        said = np.where(packed | zero | _is_somewhere(geometry, entries), _WHOLE, 0)
+    whole = entries.number[said == _WHOLE] * geometry.cluster
+    partly = (said != 0) & (said != _WHOLE)
+    unit = geometry.cluster // ondisk.SUBCLUSTERS
+    owner, index = _set_bits(said[partly])
+    pieces = entries.number[partly][owner] * geometry.cluster + index * unit
+    found = Ranges(whole, whole + geometry.cluster).union(Ranges(pieces, pieces + unit))
+    return found.window(0, geometry.size)
 
 
 def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
@@ -158,20 +209,20 @@ def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column)
 
 def _check_entries(image: ImageFile, geometry: Geometry, plain: _Entries) -> None:
     """Refuse entries that say what cannot be."""
-    offset = plain.entry & ondisk.OFFSET
+    offset, nowhere = plain.entry & ondisk.OFFSET, ~_is_somewhere(geometry, plain)
     reserved = _L2_RESERVED
     if geometry.version == 2 or geometry.extended:
         reserved |= ondisk.ZERO
     rules = [
         ((plain.entry & reserved) != 0, "reserved bits are set"),
         (offset % geometry.cluster != 0, "a cluster that does not begin at a multiple of one"),
-        (offset >= image.file.size, "a cluster beyond the end of the file"),
+        (offset >= geometry.room, "a cluster beyond the end of the file"),
     ]
     if geometry.extended:
         allocated, zero = plain.bitmap & _WHOLE, plain.bitmap >> 32 & _WHOLE
         rules += [
             ((allocated & zero) != 0, "a subcluster both allocated and zero"),
-            ((allocated != 0) & (offset == 0), "subclusters of a cluster that is nowhere"),
+            ((allocated != 0) & nowhere, "subclusters of a cluster that is nowhere"),
         ]
     for wrong, reason in rules:
         for at in plain.at[wrong][:1].tolist():
@@ -182,6 +233,8 @@ def _packed(
     image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry, entries: _Entries
 ) -> Packed:
     """Take apart the descriptors of compressed clusters."""
+    for at in entries.at[:1].tolist() if geometry.external else []:
+        raise image.error(at, "compressed data, which an external data file cannot have")
     bits = 70 - header.cluster_bits
     where = entries.entry & (1 << bits) - 1
     sectors = (entries.entry & ondisk.COMPRESSED - 1) >> bits
@@ -288,9 +341,9 @@ def _set_bits(words: Column) -> tuple[Column, Column]:
     return owner.astype(np.int64), index.astype(np.int64)
 
 
-def _clipped(image: ImageFile, mapping: Mapping) -> tuple[Mapping, bool]:
+def _clipped(geometry: Geometry, mapping: Mapping) -> tuple[Mapping, bool]:
     """Cut off what the file ends before: it reads as zeros. Say whether there is no such."""
-    length = np.minimum(mapping.guest.length, image.file.size - mapping.where)
+    length = np.minimum(mapping.guest.length, geometry.room - mapping.where)
     start, kept = mapping.guest.start, length > 0
     guest = Ranges(start[kept], (start + length)[kept])
     return Mapping(guest, mapping.where[kept]), guest.total == mapping.guest.total

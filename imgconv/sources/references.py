@@ -2,10 +2,13 @@
 
 import os
 
-from imgconv.errors import ImageUnsupported, SourceUnreadable
+from imgconv.errors import ImageUnsupported, OptionError, SourceUnreadable
+from imgconv.sources import open_image
+from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.file import FileSource
 from imgconv.sources.options import NONE, SAME_FOLDER
+from imgconv.sources.probe import choose_format
 
 MAX_CHAIN = 64  # images each of which needs the next
 
@@ -34,6 +37,26 @@ def open_reference(image: ImageFile, named: str, what: str) -> FileSource:
         found.close()
         raise ImageUnsupported(f"{image.file.name}: more than {MAX_CHAIN} images in a chain")
     return found
+
+
+def open_below(image: ImageFile, named: str, what: str, format_name: str | None) -> Source:
+    """Open the disk that shows through where the image says nothing.
+
+    Its format is what the image says, or else what it looks like. Raises what
+    `open_reference` and opening that disk raise.
+    """
+    file = open_reference(image, named, what)
+    try:
+        try:
+            name = choose_format(file, format_name)
+        except OptionError as error:
+            raise ImageUnsupported(
+                f"{image.file.name}: needs {what} to be in format {format_name!a}"
+            ) from error
+        return open_image(file, name, image.options, (*image.chain, image.file))
+    except BaseException:
+        file.close()
+        raise
 
 
 def _allowed_path(image: ImageFile, named: str) -> str | None:
