@@ -1,15 +1,12 @@
-"""The arguments of the command line, and the option objects they stand for."""
+"""The arguments that commands share, and the option objects they stand for."""
 
 import argparse
-import os
 import re
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from imgconv.errors import UsageError
 from imgconv.units import parse_size
 from imgconv.urls import scheme_of
-from imgconv.version import __version__
 
 if TYPE_CHECKING:
     from imgconv.formats.base import Format
@@ -17,7 +14,6 @@ if TYPE_CHECKING:
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
 
-COMMANDS = ("convert", "measure", "compare", "checksum", "uploads", "grant")
 _UPLOAD = (  # options that are in the namespace only if given
     "part_size",
     "concurrency",
@@ -31,196 +27,33 @@ _UPLOAD = (  # options that are in the namespace only if given
 )
 _READ = ("allow_references", "max_virtual_size", "snapshot")  # as above
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_EPILOG = """\
-Exit codes: 0 done; 1 the input or the output failed (of compare: the disks differ);
-2 wrong usage, nothing was done; 70 a defect of imgconv; 75 the object store failed for
-now, trying again later may help; 129 hung up; 130 interrupted (Ctrl-C); 143 terminated
-(SIGTERM). However it ends, the output is either whole or not there."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def _help_width() -> int:
-    """Return how many columns help may take.
-
-    Argparse would ask shutil, which takes milliseconds to import, and not only to show help
-    but for every argument that is added.
-    """
-    try:
-        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
-    except (OSError, ValueError):
-        columns = 0
-    return (columns or 80) - 2
-
-
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """Take a whole number."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Take a size such as 16M, in bytes."""
     try:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
+    """Take a duration such as 90s, 24h or 7d, in seconds."""
     match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 24h or 7d")
     return int(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    parser = _Parser(
-        prog="imgconv",
-        description="Convert disk images. The command may be left out: imgconv IN OUT. "
-        "For the options see imgconv convert --help.",
-        epilog=_EPILOG,
-        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=_help_width()),
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"imgconv {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _convert(_command(commands, "convert", "convert IN to OUT (the default command)"))
-    _measure(_command(commands, "measure", "print the size OUT would have"))
-    _compare(_command(commands, "compare", "say whether two disks have the same content"))
-    _checksum(_command(commands, "checksum", "print a digest of what a disk holds"))
-    _uploads(_command(commands, "uploads", "list or abort unfinished uploads"))
-    _grant(_command(commands, "grant", "print a ticket for one upload without credentials"))
-    return parser
-
-
-def _command(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, about: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=about,
-        description=about,
-        formatter_class=partial(argparse.HelpFormatter, width=_help_width()),
-        allow_abbrev=False,
-    )
-
-
-def _convert(parser: argparse.ArgumentParser) -> None:
-    _reading(parser)
-    _format_options(parser)
-    parser.add_argument(
-        "target",
-        metavar="OUT",
-        help="file, block device (raw), - for standard output, or s3://BUCKET/KEY, "
-        "oss://BUCKET/KEY, file:///FOLDER/NAME, ticket:///FOLDER/TICKET",
-    )
-    parser.add_argument("-n", "--dry-run", action="store_true", help="measure, write nothing")
-    _exact(parser)
-    clobber = parser.add_mutually_exclusive_group()
-    clobber.add_argument(
-        "--no-clobber",
-        dest="clobber",
-        action="store_const",
-        const=False,
-        help="refuse to replace OUT (the default for objects)",
-    )
-    clobber.add_argument(
-        "--overwrite",
-        dest="clobber",
-        action="store_const",
-        const=True,
-        help="replace OUT if it exists (the default for files)",
-    )
-    parser.add_argument(
-        "--identity",
-        metavar="TEXT",
-        help="name of the disk, from which all ids in OUT derive "
-        "(default: base name, size and modification time of IN)",
-    )
-    _store(parser.add_argument_group("object stores"))
-    _upload(
-        parser.add_argument_group(
-            "uploads, when OUT is an object", argument_default=argparse.SUPPRESS
-        )
-    )
-    _common(parser)
-
-
-def _exact(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--exact", action="store_true", help="measure: compress all, not only a sample"
-    )
-
-
-def _measure(parser: argparse.ArgumentParser) -> None:
-    _reading(parser)
-    _format_options(parser)
-    _exact(parser)
-    _store(parser.add_argument_group("object stores"))
-    _common(parser)
-
-
-def _compare(parser: argparse.ArgumentParser) -> None:
-    _reading(parser)
-    parser.add_argument("other", metavar="OTHER", help="what to compare IN with")
-    parser.add_argument(
-        "-s", "--strict", action="store_true", help="sizes must be the same, too"
-    )
-    _store(parser.add_argument_group("object stores"))
-    _common(parser)
-
-
-def _checksum(parser: argparse.ArgumentParser) -> None:
-    _reading(parser)
-    _store(parser.add_argument_group("object stores"))
-    _common(parser)
-
-
-def _uploads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "abort"))
-    parser.add_argument("prefix", metavar="URL", help="a bucket, or a bucket and a prefix")
-    parser.add_argument(
-        "--older-than",
-        type=_duration,
-        metavar="AGE",
-        help="only uploads begun that long ago: 90s, 24h, 7d (abort: default 24h)",
-    )
-    _store(parser.add_argument_group("object stores"))
-    _common(parser)
-
-
-def _grant(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="the object to make, s3://BUCKET/KEY")
-    extent = parser.add_mutually_exclusive_group()
-    extent.add_argument(
-        "--size",
-        type=_size,
-        metavar="SIZE",
-        help="of the disk: with so many parts as it takes (default: all the store allows)",
-    )
-    extent.add_argument("--parts", type=_whole, metavar="N", help="how many parts, instead")
-    extent.add_argument(
-        "--renew", metavar="FILE", help="sign the ticket in FILE anew, for the same upload"
-    )
-    parser.add_argument(
-        "--expires",
-        type=_duration,
-        metavar="TIME",
-        default=86400,
-        help="how long the ticket is good for: 90s, 24h, at most 7d (24h)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="let it replace an object that exists"
-    )
-    _store(parser.add_argument_group("object stores"))
-    _common(parser)
-
-
-def _reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add IN and how to read it."""
     parser.add_argument(
         "source", metavar="IN", help="file, block device, or URL (s3, oss, http, https)"
     )
@@ -237,14 +70,15 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-virtual-size",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="refuse an image of a larger disk (64T)",
     )
-    parser.add_argument("-m", "--threads", type=_whole, metavar="N", help="number of workers")
+    parser.add_argument("-m", "--threads", type=whole, metavar="N", help="number of workers")
 
 
-def _format_options(parser: argparse.ArgumentParser) -> None:
+def add_format_options(parser: argparse.ArgumentParser) -> None:
+    """Add the output format and its options."""
     parser.add_argument(
         "-O",
         metavar="FORMAT",
@@ -278,7 +112,16 @@ def _format_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _store(group: "argparse._ArgumentGroup") -> None:
+def add_exact(parser: argparse.ArgumentParser) -> None:
+    """Add --exact."""
+    parser.add_argument(
+        "--exact", action="store_true", help="measure: compress all, not only a sample"
+    )
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add how to reach an object store."""
+    group = parser.add_argument_group("object stores")
     group.add_argument("--endpoint-url", metavar="URL", help="where the store answers")
     group.add_argument("--region", metavar="NAME", help="region of the store")
     group.add_argument(
@@ -291,22 +134,26 @@ def _store(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _upload(group: "argparse._ArgumentGroup") -> None:
+def add_upload(parser: argparse.ArgumentParser) -> None:
+    """Add how to send an object."""
+    group = parser.add_argument_group(
+        "uploads, when OUT is an object", argument_default=argparse.SUPPRESS
+    )
     group.add_argument(
         "--part-size",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="of each part (default: 16M, or more where the store has too few parts)",
     )
-    group.add_argument("--concurrency", type=_whole, metavar="N", help="requests at once (4)")
+    group.add_argument("--concurrency", type=whole, metavar="N", help="requests at once (4)")
     group.add_argument(
         "--patience",
-        type=_duration,
+        type=duration,
         metavar="TIME",
         help="how long a request is repeated while the store fails (5m)",
     )
     group.add_argument(
-        "--rate-limit", type=_size, metavar="SIZE", help="bytes a second to send at most"
+        "--rate-limit", type=size, metavar="SIZE", help="bytes a second to send at most"
     )
     group.add_argument(
         "--resume",
@@ -332,7 +179,8 @@ def _upload(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has."""
     parser.add_argument("-p", "--progress", action="store_true", help="show progress")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument(

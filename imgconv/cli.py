@@ -6,21 +6,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from imgconv import commands, terminal
-from imgconv.arguments import COMMANDS, make_parser
+from imgconv import terminal
+from imgconv.commands import COMMANDS, LEAST_FAILURE, run_command
 from imgconv.errors import Cancelled, ImgconvError, OutOfResources
 
 DEFECT = 70
-_RUN = {
-    "convert": commands.convert,
-    "measure": commands.measure,
-    "compare": commands.compare,
-    "checksum": commands.checksum,
-    "uploads": commands.uploads,
-    "grant": commands.grant,
-}
-
-
 _WORDS: dict[int, str] = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated",
@@ -92,15 +82,15 @@ def _fail(error: ImgconvError, words: list[str]) -> int:
     if "--json" in words:
         record = {"code": error.code, "message": f"{error}{notes}"}
         terminal.print_json({"error": record}, to_stderr=True)
-    if words[:1] == ["compare"]:  # 1 says that the disks differ
-        return max(error.exit_status, 2)
-    return error.exit_status
+    return max(error.exit_status, LEAST_FAILURE.get(words[0], 1) if words else 1)
 
 
 def _run(words: list[str]) -> int:
     if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version"):
         words.insert(0, "convert")
-    if commands.wants_option_help(words):
-        return commands.option_help(words)
-    arguments = make_parser().parse_args(words)
-    return _RUN[arguments.command](arguments)
+    if any(word.startswith(("-o", "--store")) for word in words):
+        from imgconv.commands.option_help import option_help, wants_option_help
+
+        if wants_option_help(words):
+            return option_help(words)
+    return run_command(words)

@@ -75,8 +75,7 @@ def raw(tmp_path: Path) -> Path:
 def test_no_engine_to_say_a_few_words(argument: str) -> None:
     modules = loaded(argument)
     assert own(modules) == {
-        *("__main__", "arguments", "cli", "commands", "errors", "terminal"),
-        *("units", "urls", "version"),
+        *("__main__", "cli", "commands", "errors", "terminal", "units", "version"),
     }
     assert not modules & (SLOW | {"dataclasses", "inspect", "numpy", "threading"})
 

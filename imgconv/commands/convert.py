@@ -1,0 +1,125 @@
+"""`imgconv convert`, the command that need not be named."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from imgconv import terminal
+from imgconv.arguments import (
+    add_common,
+    add_exact,
+    add_format_options,
+    add_reading,
+    add_store,
+    add_upload,
+    format_of,
+    read_of,
+    store_of,
+    upload_of,
+)
+from imgconv.commands import measure
+from imgconv.commands.shown import warn, watcher
+from imgconv.errors import WriteFailed
+
+if TYPE_CHECKING:
+    from imgconv.report import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    add_reading(parser)
+    add_format_options(parser)
+    parser.add_argument(
+        "target",
+        metavar="OUT",
+        help="file, block device (raw), - for standard output, or s3://BUCKET/KEY, "
+        "oss://BUCKET/KEY, file:///FOLDER/NAME, ticket:///FOLDER/TICKET",
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="measure, write nothing")
+    add_exact(parser)
+    clobber = parser.add_mutually_exclusive_group()
+    clobber.add_argument(
+        "--no-clobber",
+        dest="clobber",
+        action="store_const",
+        const=False,
+        help="refuse to replace OUT (the default for objects)",
+    )
+    clobber.add_argument(
+        "--overwrite",
+        dest="clobber",
+        action="store_const",
+        const=True,
+        help="replace OUT if it exists (the default for files)",
+    )
+    parser.add_argument(
+        "--identity",
+        metavar="TEXT",
+        help="name of the disk, from which all ids in OUT derive "
+        "(default: base name, size and modification time of IN)",
+    )
+    add_store(parser)
+    add_upload(parser)
+    add_common(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert IN to OUT, reading it while the rest of the program is loaded."""
+    from imgconv.readahead import reading
+
+    with reading(arguments.source):
+        return measure.run(arguments) if arguments.dry_run else _convert(arguments)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from imgconv import api
+    from imgconv.outputs import is_stdout
+
+    watch, close = watcher(arguments)
+    try:
+        report = api.convert(
+            arguments.source,
+            arguments.target,
+            options=format_of(arguments),
+            source_format=arguments.source_format,
+            read=read_of(arguments),
+            identity=arguments.identity,
+            threads=arguments.threads,
+            clobber=arguments.clobber,
+            store=store_of(arguments, arguments.source, arguments.target),
+            upload=upload_of(arguments),
+            progress=watch,
+        )
+    finally:
+        close()
+    warn(arguments, report.warnings)
+    if arguments.receipt is not None:
+        _write_receipt(arguments.receipt, report)
+    to_stderr = is_stdout(arguments.target)  # it carries the image
+    if arguments.json:
+        terminal.print_json(_brief(report), to_stderr=to_stderr)
+    elif not arguments.quiet:
+        terminal.show(terminal.report_text(report), to_stderr=to_stderr)
+    return 0
+
+
+def _brief(report: "Report") -> dict[str, Any]:
+    """Leave the table of parts to the receipt: it may have ten thousand rows."""
+    from dataclasses import asdict
+
+    shown = asdict(report)
+    if shown["upload"] is not None:
+        shown["upload"]["parts"] = len(shown["upload"]["parts"])
+    return shown
+
+
+def _write_receipt(path: str, report: "Report") -> None:
+    import json
+    from dataclasses import asdict
+
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(asdict(report), file, indent=1)
+            file.write("\n")
+    except OSError as error:
+        reason = f"{error.strerror}; the export itself succeeded"
+        raise WriteFailed(path, reason) from error
