@@ -1,4 +1,6 @@
-"""VHD images: fixed and dynamic, of every creator."""
+"""VHD images: fixed, dynamic and differencing, of every creator."""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -7,7 +9,10 @@ from imgconv.ondisk import vhd as ondisk
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
+from imgconv.sources.layered import Layer
 from imgconv.sources.mapped import MappedSource, Mapping
+from imgconv.sources.references import open_reference
+from imgconv.sources.vhd_parent import parent_name
 from imgconv.units import SECTOR, GiB, KiB, div_ceil, is_power_of_two, round_up
 
 FOOTER = ondisk.Footer.LAYOUT.size
@@ -22,13 +27,11 @@ _LARGEST_GEOMETRY = ondisk.Geometry(65535, 16, 255)
 def open_vhd(image: ImageFile) -> Source:
     """Read footer, header and block table, and return the disk.
 
-    Raises ImageMalformed, ImageUnsupported for one that needs a parent or is too large, and
-    what reading the file raises.
+    Raises ImageMalformed, ImageUnsupported for one that is too large or needs a parent that
+    is not allowed or not the right one, and what reading a file raises.
     """
     footer, at = _find_footer(image)
-    if footer.disk_type == ondisk.DIFFERENCING:
-        raise ImageUnsupported(f"{image.file.name}: a VHD that needs its parent image")
-    known = footer.disk_type in (ondisk.FIXED, ondisk.DYNAMIC)
+    known = footer.disk_type in (ondisk.FIXED, ondisk.DYNAMIC, ondisk.DIFFERENCING)
     image.check(known, at + 60, f"there is no type {footer.disk_type}")
     size = round_up(_disk_size(footer), SECTOR)
     image.check(size > 0, at + 48, "the disk has no size")
@@ -38,7 +41,30 @@ def open_vhd(image: ImageFile) -> Source:
         return MappedSource(
             image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64))
         )
-    return MappedSource(image.file, size, _read_blocks(image, footer, at, size))
+    header = _read_header(image, footer, at)
+    mapping = _read_blocks(image, footer, header, at, size)
+    disk = MappedSource(image.file, size, mapping)
+    if footer.disk_type == ondisk.DYNAMIC:
+        return disk
+    return Layer(disk, mapping.guest.merged()).over(_open_parent(image, header))
+
+
+def _open_parent(image: ImageFile, header: ondisk.DynamicHeader) -> Source:
+    """Open the disk that shows where this one was never written."""
+    what = "its parent"
+    file = open_reference(image, parent_name(image, header), what)
+    try:
+        parent = replace(image, file=file, chain=(*image.chain, image.file))
+        footer, _ = _find_footer(parent)
+        if footer.unique_id != header.parent_id:
+            raise ImageUnsupported(
+                f"{image.file.name}: needs another parent: {file.name} has the id "
+                f"{footer.unique_id.hex()}, not {header.parent_id.hex()}"
+            )
+        return open_vhd(parent)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _find_footer(image: ImageFile) -> tuple[ondisk.Footer, int]:
@@ -63,8 +89,9 @@ def _disk_size(footer: ondisk.Footer) -> int:
     return footer.current_size
 
 
-def _read_blocks(image: ImageFile, footer: ondisk.Footer, footer_at: int, size: int) -> Mapping:
-    """Return where the sectors are that were ever written."""
+def _read_header(
+    image: ImageFile, footer: ondisk.Footer, footer_at: int
+) -> ondisk.DynamicHeader:
     at = footer.data_offset
     image.check(at % SECTOR == 0, footer_at + 16, "the header does not begin at a sector")
     raw = image.read(at, ondisk.DynamicHeader.LAYOUT.size, "the header")
@@ -75,6 +102,18 @@ def _read_blocks(image: ImageFile, footer: ondisk.Footer, footer_at: int, size: 
     smallest, largest = BLOCK_SIZES
     possible = is_power_of_two(block) and smallest <= block <= largest
     image.check(possible, at + 32, f"blocks of {block} bytes")
+    return header
+
+
+def _read_blocks(
+    image: ImageFile,
+    footer: ondisk.Footer,
+    header: ondisk.DynamicHeader,
+    footer_at: int,
+    size: int,
+) -> Mapping:
+    """Return where the sectors are that were ever written."""
+    at, block = footer.data_offset, header.block_size
     needed, table = div_ceil(size, block), header.table_offset
     image.check(
         header.max_table_entries >= needed,
