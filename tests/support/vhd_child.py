@@ -22,7 +22,7 @@ def make(
 ) -> Path:
     """Write a child that says what is in `sectors`, by number, and nothing of others."""
     blocks = sorted({number * SECTOR // BLOCK for number in sectors})
-    paths = b"".join(text.ljust(SECTOR, b"\0") for text in (locators or {}).values())
+    paths = b"".join(_padded(text) for text in (locators or {}).values())
     table_at = 1536 + len(paths)
     entries = -(-size // BLOCK)
     at = table_at + -(-4 * entries // SECTOR) * SECTOR
@@ -61,10 +61,15 @@ def _header(
         *(b"cxsparse", 0xFFFFFFFFFFFFFFFF, table_at, 0x10000, entries, BLOCK, 0),
         *(parent_id, 0, 0, name.encode("utf-16-be")),
     )
-    for row, (code, text) in enumerate(locators.items()):
-        where = 1536 + row * SECTOR
-        raw += struct.pack(">4sIIIQ", code, SECTOR, len(text), 0, where)
+    where = 1536
+    for code, text in locators.items():
+        raw += struct.pack(">4sIIIQ", code, len(_padded(text)), len(text), 0, where)
+        where += len(_padded(text))
     return _sealed(raw.ljust(1024, b"\0"), 36)
+
+
+def _padded(text: bytes) -> bytes:
+    return text.ljust(-(-len(text) // SECTOR) * SECTOR, b"\0")
 
 
 def _sealed(raw: bytes, at: int) -> bytes:
