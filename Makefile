@@ -15,7 +15,7 @@ NATIVE_BENCH := benchmarks/native_functions.py
 
 .PHONY: help demo test check format native-test native-test-arm native-test-x86 asan clean
 .PHONY: bench bench-matrix bench-startup bench-scaling bench-compression bench-native
-.PHONY: bench-publish
+.PHONY: bench-reading bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,7 +53,7 @@ asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of 
 
 bench: $(BENCH) ## time everything beside the peers; SCALE=0.1 RUNS=3 for a laptop
 	@$(MAKE) --no-print-directory bench-matrix bench-startup bench-scaling \
-		bench-compression bench-native
+		bench-reading bench-compression bench-native
 	$(BIN)/python benchmarks/plots.py $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/report.py $(BENCH_OPTIONS)
 
@@ -68,6 +68,9 @@ bench-scaling: $(BENCH) ## against size, data, threads; AXIS=size FORMAT=qcow2 f
 
 bench-compression: $(BENCH) ## compressed outputs beside other tools; CASE="qcow2 zstd" for a part
 	$(BIN)/python benchmarks/compression.py $(BENCH_OPTIONS) $(if $(CASE),--case "$(CASE)")
+
+bench-reading: $(BENCH) ## images of other formats to raw beside qemu-img; CASE=vmdk for a part
+	$(BIN)/python benchmarks/reading.py $(BENCH_OPTIONS) $(if $(CASE),--case "$(CASE)")
 
 bench-native: $(BENCH) ## the native functions beside libraries
 	$(if $(wildcard $(NATIVE_BENCH)),$(BIN)/python $(NATIVE_BENCH))

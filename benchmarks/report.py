@@ -7,6 +7,7 @@ from pathlib import Path
 from compression import AIMS, CASES, Row, rows
 from matrix import CORPORA
 from native_table import native_table, read_native
+from reading import rows as read_images
 from results import Record, best_of_qemu_img, median, most, ratio, read
 from settings import parser
 from startup import NUMPY
@@ -39,7 +40,8 @@ def main() -> None:
     matrix = read(chosen.results, "matrix", chosen.scale)
     startup = read(chosen.results, "startup", chosen.scale)
     compression = read(chosen.results, "compression", chosen.scale)
-    parts = [*sections(matrix, startup), *compressed(compression)]
+    reading = read(chosen.results, "reading", chosen.scale)
+    parts = [*sections(matrix, startup), *reading_table(reading), *compressed(compression)]
     parts += native_table(read_native(chosen.results))
     if chosen.plots:
         beside = chosen.into.parent if chosen.into else Path()
@@ -219,6 +221,30 @@ def compressed_row(case: str, row: Row) -> list[str]:
         size,
         format_size(row.memory),
     ]
+
+
+def reading_table(records: Sequence[Record]) -> Iterator[str]:
+    """A row for each kind of image that is read."""
+    found = []
+    for case, record in read_images(records):
+        faster = ratio(record)
+        found.append(
+            [
+                f"{case.name}, `{case.corpus}`",
+                judged(f"{faster:.2f}x", faster >= case.aim) + f" / {case.aim:g}x",
+                f"{median(record, OURS):.2f} s",
+                f"{best_of_qemu_img(record):.2f} s",
+                format_size(most(record, OURS, "peak_memory")),
+            ]
+        )
+    if found:
+        newest = records[-1]
+        yield (
+            "Images written by qemu-img, converted to raw (the last one: mapped), "
+            f"{newest['utc'][:10]}, imgconv at {newest['commit']}, against the better setting "
+            "of qemu-img."
+        )
+        yield table(["", "speed", "imgconv", "qemu-img", "memory"], found)
 
 
 def judged(text: str, reached: bool) -> str:

@@ -19,6 +19,7 @@ COORDINATES = {
     "scaling": ("axis", "format", "virtual_size", "data", "threads"),
     "startup": ("format",),
     "compression": ("case",),
+    "reading": ("case",),
 }
 
 
@@ -91,8 +92,8 @@ def most(record: Record, tool: str, what: str) -> int:
 
 
 def best_of_qemu_img(record: Record) -> float:
-    """Return the better of the medians of qemu-img's two settings, in seconds."""
-    return min(median(record, tool) for tool in QEMU_IMG)
+    """Return the better of the medians of qemu-img's settings, in seconds."""
+    return min(median(record, tool) for tool in QEMU_IMG if tool in record["tools"])
 
 
 def ratio(record: Record) -> float:

@@ -42,6 +42,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("scaling.py", folder, "--axis", "threads", "--format", "qcow2")
     for case in ("qcow2 zstd", "raw.gz", "raw.tar.gz"):
         run("compression.py", folder, "--case", case)
+    for case in ("vhd", "streamOptimized"):
+        run("reading.py", folder, "--case", case)
     return folder
 
 
@@ -90,6 +92,15 @@ def test_compressed_outputs_stand_beside_those_of_others(results: Path) -> None:
             assert 0 < sample["size"] < cell["virtual_size"], name
 
 
+def test_images_are_read_beside_qemu_img(results: Path) -> None:
+    cells = {cell["case"]: cell for cell in records(results, "reading")}
+    assert {*cells} == {"vhd", "streamOptimized"}
+    for cell in cells.values():
+        assert {*cell["tools"]} == TOOLS
+        for tool in cell["tools"].values():
+            assert tool["samples"][0]["size"] == cell["virtual_size"]
+
+
 def test_the_report_goes_between_two_comments(results: Path, tmp_path: Path) -> None:
     readme = Path(shutil.copy(ROOT / "README.md", tmp_path))
     before = readme.read_text()
@@ -99,6 +110,7 @@ def test_the_report_goes_between_two_comments(results: Path, tmp_path: Path) -> 
     section = re.compile("(?<=<!-- benchmarks -->\n).*(?=\n<!-- /benchmarks -->)", re.DOTALL)
     assert section.sub("", after) == section.sub("", before)
     (text,) = section.findall(after)
+    assert re.search(r"\| streamOptimized, `filesystem` \| .* / 1.5x \|", text)
     assert re.search(r"\| `filesystem`<br>.* / 2x<br>[\d.]+ s, [\d.]+ s \|", text)
     for name in ("matrix.png", "scaling-qcow2.png"):
         assert f"(docs/{name})" in text
