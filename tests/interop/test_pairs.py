@@ -1,0 +1,81 @@
+"""Every kind of image that qemu-img makes, into every format: the disk that qemu-img reads."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import disks
+from support.peers import qemu_img, qemu_name
+
+import imgconv
+from imgconv import ReadOptions
+from imgconv.formats import format_names
+from imgconv.units import KiB, MiB
+
+SIZE = 3 * MiB + 7 * KiB
+TARGETS = [name for name in format_names() if not name.startswith("raw.")]
+PLAIN = {
+    "vhd": ["", "subformat=fixed", "force_size=on"],
+    "vdi": ["", "static=on"],
+    "vmdk": [
+        "subformat=monolithicSparse",
+        "subformat=streamOptimized",
+        "subformat=monolithicFlat",
+        "subformat=twoGbMaxExtentSparse",
+        "subformat=twoGbMaxExtentFlat",
+        "zeroed_grain=on",
+    ],
+    "qcow2": [
+        "compat=0.10",
+        "compat=1.1",
+        "extended_l2=on",
+        "lazy_refcounts=on",
+        "preallocation=metadata",
+        "preallocation=falloc",
+        *(f"cluster_size={size}" for size in ("512", "4k", "2M")),
+        *(f"refcount_bits={bits}" for bits in (1, 2, 4, 8, 32, 64)),
+    ],
+}
+PACKED = [
+    "compression_type=zlib",
+    "compression_type=zstd",
+    "cluster_size=512",
+    "extended_l2=on",
+]
+CASES = [
+    ("raw", "", False),
+    *((name, options, False) for name, every in PLAIN.items() for options in every),
+    *(("qcow2", options, True) for options in PACKED),
+]
+
+
+def written(folder: Path, name: str, options: str, packed: bool) -> Path:
+    """An image of a disk with data, zeros and holes, and in qcow2 with more written to it."""
+    raw, image = disks.random_runs(folder / "disk.raw", SIZE), folder / f"in.{name}"
+    words = ["-o", options] if options else []
+    words += ["-c"] if packed else []
+    kind = qemu_name(name)
+    done = qemu_img("convert", "-f", "raw", "-O", kind, *words, str(raw), image)
+    assert done.returncode == 0, done.stderr
+    if name == "qcow2":
+        lines = "write -P 7 1000k 70k", "write -z 2000k 130k", "discard 64k 64k"
+        commands = [word for line in lines for word in ("-c", line)]
+        subprocess.run(
+            ["qemu-io", "-f", kind, *commands, image], check=True, capture_output=True
+        )
+    return image
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "packed"), CASES, ids=lambda value: str(value).replace("=", "-")
+)
+def test_into_every_format(tmp_path: Path, name: str, options: str, packed: bool) -> None:
+    image = written(tmp_path, name, options, packed)
+    read = ReadOptions(allow_references="same-folder")
+    for target in TARGETS:
+        out = tmp_path / f"out.{target}"
+        imgconv.convert(image, out, source_format=name, read=read, options=target)
+        kinds = "-f", qemu_name(name), "-F", qemu_name(target)
+        done = qemu_img("compare", *kinds, image, out)
+        assert done.returncode == 0, f"{target}: {done.stdout}{done.stderr}"
+        out.unlink()
