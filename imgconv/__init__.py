@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
-    from imgconv.api import checksum, compare, convert, measure
+    from imgconv.api import check, checksum, compare, convert, measure
     from imgconv.api import open_disk as open
+    from imgconv.checks.report import CheckReport, Finding
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
     from imgconv.errors import (
         Cancelled,
+        CheckUnsupported,
         ContentDamaged,
         CredentialsExpired,
         FormatMismatch,
@@ -83,10 +85,13 @@ __all__ = [
     "S3",
     "Backoff",
     "Cancelled",
+    "CheckReport",
+    "CheckUnsupported",
     "Checksum",
     "Comparison",
     "ContentDamaged",
     "CredentialsExpired",
+    "Finding",
     "Format",
     "FormatMismatch",
     "GuestDisk",
@@ -141,6 +146,7 @@ __all__ = [
     "WriteFailed",
     "__version__",
     "abort_uploads",
+    "check",
     "checksum",
     "compare",
     "convert",
@@ -153,15 +159,21 @@ __all__ = [
 
 _HOMES = {
     "imgconv.api": (
+        "check",
         "checksum",
         "compare",
         "convert",
         "measure",
     ),
+    "imgconv.checks.report": (
+        "CheckReport",
+        "Finding",
+    ),
     "imgconv.digest": ("Checksum",),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "Cancelled",
+        "CheckUnsupported",
         "ContentDamaged",
         "CredentialsExpired",
         "FormatMismatch",

@@ -15,7 +15,7 @@ from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.kernels import kernel
 from imgconv.names import of_file
-from imgconv.opening import Location, files_of, open_location, opened
+from imgconv.opening import Location, files_of, open_location, opened, opened_file
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
@@ -28,6 +28,7 @@ from imgconv.urls import scheme_of
 from imgconv.workers import Stop, default_threads
 
 if TYPE_CHECKING:  # what only some calls need is loaded there
+    from imgconv.checks.report import CheckReport
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
     from imgconv.stores import Store
@@ -227,6 +228,46 @@ def checksum(
         found = checksum_source(disk, threads=workers, stop=stop, tally=tally)
         disk.verify()
         return found
+
+
+def check(
+    source: Location,
+    *,
+    data: bool = True,
+    limit: int = 20,
+    source_format: str | None = None,
+    read: ReadOptions | None = None,
+    threads: int | None = None,
+    store: "Store | None" = None,
+    progress: Watcher | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> "CheckReport":
+    """Check the structure of an image, as far as its format has any.
+
+    What is wrong is not raised but told, `limit` findings of each rule and the number of the
+    others; without `data`, what is compressed is not decoded. Files that the image names are
+    not opened but for extents that `read` allows. Raises CheckUnsupported for a raw disk, and
+    what reading the file raises. Other arguments are those of `convert`.
+    """
+    from imgconv.checks import check_image
+    from imgconv.checks.findings import Findings
+    from imgconv.checks.inspection import Inspection
+    from imgconv.sources.checked import ImageFile
+
+    if limit < 1:
+        raise OptionError(f"limit={limit}: must be positive")
+    with opened_file(os.fsdecode(source), source_format, store, cancelled) as (file, name):
+        inspection = Inspection(
+            image=ImageFile(file, name, read or ReadOptions()),
+            findings=Findings(limit),
+            data=data,
+            threads=_thread_count(threads),
+            stop=Stop(cancelled),
+            tally=Tally(progress),
+        )
+        report = check_image(inspection)
+        file.verify()
+        return report
 
 
 def open_disk(

@@ -5,6 +5,7 @@
     │   ├── OptionError            a format option is unknown or out of range
     │   ├── UnsupportedCombination this format cannot go to that sink
     │   ├── LimitExceeded          the disk is too big for the format
+    │   ├── CheckUnsupported       the format has nothing to check
     │   └── KernelUnavailable      the demanded native kernel cannot run here
     ├── SourceError                the input
     │   ├── SourceUnreadable       cannot be opened or is not a disk image
@@ -81,6 +82,13 @@ class LimitExceeded(UsageError):
             f"a disk of {self.size} bytes is beyond the limit of {self.format_name}, "
             f"{self.limit} bytes{advice}"
         )
+
+
+class CheckUnsupported(UsageError):
+    """The format has no structure that could be checked."""
+
+    code = "check-unsupported"
+    exit_status = 63  # that of qemu-img check
 
 
 class KernelUnavailable(UsageError):

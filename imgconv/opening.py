@@ -41,6 +41,22 @@ def opened(
         disk.close()
 
 
+@contextmanager
+def opened_file(
+    location: str,
+    source_format: str | None,
+    store: "Store | None",
+    cancelled: Callable[[], bool] | None,
+) -> Iterator[tuple[Source, str]]:
+    """Open the file an image is in, whatever the image says, and close it; its format's name
+    comes with it."""
+    file = _file(location, store, cancelled)
+    try:
+        yield file, choose_format(file, source_format)
+    finally:
+        file.close()
+
+
 def open_location(
     location: str,
     source_format: str | None,

@@ -16,7 +16,7 @@ class Progress:
     network, `parts` counts those the store has, and `retries` requests that were repeated.
     """
 
-    phase: Literal["scan", "convert", "emit", "compare"]
+    phase: Literal["scan", "convert", "emit", "compare", "check"]
     done: int
     total: int
     data: int

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 from imgconv.progress import Counters, Progress, Watcher
 from imgconv.workers import Lock
 
-Phase: TypeAlias = Literal["scan", "convert", "emit", "compare"]
+Phase: TypeAlias = Literal["scan", "convert", "emit", "compare", "check"]
 
 
 class Tally:

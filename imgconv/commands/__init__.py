@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": "convert IN to OUT (the default command)",
     "measure": "print the size OUT would have",
     "compare": "say whether two disks have the same content",
+    "check": "check the structure of an image",
     "checksum": "print a digest of what a disk holds",
     "uploads": "list or abort unfinished uploads",
     "grant": "print a ticket for one upload without credentials",

@@ -86,3 +86,45 @@ END_OF_EXTENSIONS = bytes(8)
 
 assert HeaderV2.LAYOUT.size == 72
 assert HeaderV2.LAYOUT.size + HeaderV3Tail.LAYOUT.size == 112
+
+
+@dataclass(frozen=True, slots=True)
+class BitmapsExtension(Record):
+    """Header extension that tells where the directory of dirty bitmaps is."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">IIQQ")
+
+    KIND: ClassVar[int] = 0x23852875
+
+    count: int  # 0
+    reserved: int  # 4
+    directory_size: int  # 8, bytes
+    directory_offset: int  # 16
+
+
+@dataclass(frozen=True, slots=True)
+class BitmapEntry(Record):
+    """What an entry of the directory begins with; extra data and name follow."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">QIIBBHI")
+
+    table_offset: int  # 0
+    table_size: int  # 8, entries
+    flags: int  # 12
+    bitmap_type: int  # 16
+    granularity_bits: int  # 17
+    name_size: int  # 18
+    extra_size: int  # 20, bytes
+
+
+BITMAPS_VALID = 1 << 0  # autoclear features
+RAW_DATA_FILE = 1 << 1
+LAZY_REFCOUNTS = 1 << 0  # compatible features
+BITMAP_IN_USE = 1 << 0  # flags of a bitmap
+BITMAP_FLAGS = 3
+FEATURE_NAMES = 0x6803F857  # header extensions
+ENCRYPTION_HEADER = 0x0537BE77
+MAX_BITMAPS = 65535
+MAX_BITMAP_TABLE = 0x8000000  # entries
+MIN_GRANULARITY_BITS, MAX_GRANULARITY_BITS = 9, 31
+BITMAP_RESERVED = 0xFF000000000001FE  # in an entry of a bitmap's table

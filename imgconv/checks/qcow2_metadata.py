@@ -1,0 +1,226 @@
+"""Where a QCOW2 keeps its metadata: refcount blocks, L1 and L2 tables, snapshots."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from imgconv.checks.inspection import Inspection
+from imgconv.checks.qcow2_bitmaps import read_bitmaps
+from imgconv.checks.qcow2_header import Area, Shape
+from imgconv.ondisk import qcow2 as ondisk
+from imgconv.ranges import Column, Mask
+from imgconv.units import SECTOR, GiB, round_up
+
+MAX_SNAPSHOTS, MAX_EXTRA = 65536, 1024
+MAX_L1_ENTRIES = 1 << 26  # of all snapshots together
+MAX_TABLE_BYTES = 64 * GiB  # of distinct L2 tables
+_GATHER = 1 << 20  # entries of L1 tables that are kept before equal ones become one
+_L1_RESERVED = 0x7F000000000001FF
+_NONE = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """L2 tables, each once, ascending: `weight` L1 entries refer to it, `active` ones among
+    them; `said_at` is where one of these is."""
+
+    place: Column
+    weight: Column
+    active: Column
+    said_at: Column
+
+    @classmethod
+    def merged(cls, parts: "list[Tables]") -> "Tables":
+        """Make one of each table."""
+        place = np.concatenate([_NONE, *(p.place for p in parts)])
+        found, first, row = np.unique(place, return_index=True, return_inverse=True)
+        weight, active = (
+            np.bincount(row, np.concatenate([_NONE, *columns]), len(found)).astype(np.int64)
+            for columns in ([p.weight for p in parts], [p.active for p in parts])
+        )
+        return cls(
+            found, weight, active, np.concatenate([_NONE, *(p.said_at for p in parts)])[first]
+        )
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Metadata:
+    """All of it.
+
+    `blocks` has the offset of each refcount block by its number, 0 where there is none.
+    `l1` are the usable entries of the active L1 table, `l1_at` where each is. `scattered` are
+    single clusters that hold the content of bitmaps.
+    """
+
+    areas: list[Area] = field(default_factory=list)
+    blocks: Column = field(default_factory=_NONE.copy)
+    l1: Column = field(default_factory=_NONE.copy)
+    l1_at: Column = field(default_factory=_NONE.copy)
+    tables: Tables = field(default_factory=lambda: Tables.merged([]))
+    scattered: Column = field(default_factory=_NONE.copy)
+    scattered_at: Column = field(default_factory=_NONE.copy)
+
+
+def read_metadata(inspection: Inspection, shape: Shape) -> Metadata:
+    """Read all but L2 tables and refcounts; record what is wrong with it."""
+    front, found = shape.front, Metadata()
+    table = front.refcount_table_clusters * shape.cluster
+    found.areas = [
+        Area("the header", 0, shape.cluster, 0),
+        Area("the L1 table", front.l1_table_offset, 8 * front.l1_size, 40),
+        Area("the refcount table", front.refcount_table_offset, table, 48),
+    ]
+    found.blocks = _read_refcount_table(inspection, shape, table)
+    found.l1, found.l1_at, active = _read_l1(inspection, shape, found.areas[1], True)
+    snapshots, tables = _read_snapshots(inspection, shape)
+    found.areas += snapshots
+    found.tables = _within_budget(inspection, shape, Tables.merged([active, tables]))
+    at, length = shape.extensions.get(ondisk.ENCRYPTION_HEADER, (0, 0))
+    if length >= 16:
+        start, long = (int.from_bytes(inspection.read(at + i, 8), "big") for i in (0, 8))
+        found.areas.append(Area("the encryption header", start, long, at))
+    areas, found.scattered, found.scattered_at = read_bitmaps(inspection, shape)
+    found.areas += areas
+    found.areas = [area for area in found.areas if _is_inside(inspection, shape, area)]
+    return found
+
+
+def _is_inside(inspection: Inspection, shape: Shape, area: Area) -> bool:
+    """Say whether an area lies in the file, where the last cluster need not be whole."""
+    beyond = area.start + area.length - shape.file_size
+    text = f"{area.what} would end {beyond} bytes beyond the end of the file"
+    return inspection.require(beyond < shape.cluster, "area-beyond-end", area.said_at, text)
+
+
+def _within_budget(inspection: Inspection, shape: Shape, tables: Tables) -> Tables:
+    most = MAX_TABLE_BYTES // shape.cluster
+    if len(tables.place) <= most:
+        return tables
+    text = f"{len(tables.place)} L2 tables, of which {most} are checked"
+    inspection.error("too-large", shape.front.l1_table_offset, text)
+    columns = tables.place, tables.weight, tables.active, tables.said_at
+    return Tables(*(column[:most] for column in columns))
+
+
+def _read_refcount_table(inspection: Inspection, shape: Shape, length: int) -> Column:
+    """Return the offsets of refcount blocks, 0 for those that are not usable."""
+    start = shape.front.refcount_table_offset
+    entries = np.frombuffer(inspection.read(start, length), dtype=">u8").astype(np.int64)
+    used = np.flatnonzero(entries)
+    values, at = entries[used], start + 8 * used
+    reserved = (values & (SECTOR - 1)) != 0
+    inspection.corruptions("refcount-table-reserved", reserved, at, _entry_text(values))
+    misaligned = ~reserved & (values % shape.cluster != 0)
+    inspection.corruptions("refcount-block-misaligned", misaligned, at, _entry_text(values))
+    beyond = ~reserved & ~misaligned
+    beyond &= (values < 0) | (values >= shape.clusters * shape.cluster)
+    inspection.corruptions("refcount-block-beyond-end", beyond, at, _entry_text(values))
+    late = used * shape.per_block >= shape.clusters
+    inspection.warnings("refcount-past-end", late, at, lambda _: "clusters beyond the file")
+    entries[used[reserved | misaligned | beyond]] = 0
+    return entries
+
+
+def _entry_text(values: Column) -> "_EntryText":
+    return _EntryText(values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _EntryText:
+    values: Column
+
+    def __call__(self, row: int) -> str:
+        return f"an entry {int(self.values[row]) & (1 << 64) - 1:#x}"
+
+
+def _read_l1(
+    inspection: Inspection, shape: Shape, area: Area, active: bool
+) -> tuple[Column, Column, Tables]:
+    """Return the usable entries of an L1 table, where they are, and the tables they mean."""
+    nothing = _NONE, _NONE, Tables.merged([])
+    if not area.length or area.start >= shape.file_size or area.start < 0:
+        return nothing
+    raw = inspection.read(area.start, area.length)
+    entries = np.frombuffer(raw, dtype=">u8").astype(np.int64)
+    used = np.flatnonzero(entries)
+    values, at = entries[used], area.start + 8 * used
+    text = _entry_text(values)
+    inspection.corruptions("l1-reserved", (values & _L1_RESERVED) != 0, at, text)
+    place = values & ondisk.OFFSET
+    nowhere: Mask = place == 0
+    inspection.corruptions("l1-nowhere", nowhere, at, text)
+    misaligned = place % shape.cluster != 0
+    inspection.corruptions("l2-misaligned", misaligned, at, text)
+    beyond = ~misaligned & (place + shape.cluster > round_up(shape.file_size, SECTOR))
+    inspection.corruptions("l2-beyond-end", beyond, at, text)
+    good = ~(nowhere | misaligned | beyond)
+    place, at = place[good], at[good]
+    one = np.ones(len(place), dtype=np.int64)
+    return values[good], at, Tables(place, one, one * active, at)
+
+
+def _read_snapshots(inspection: Inspection, shape: Shape) -> tuple[list[Area], Tables]:
+    """Return the snapshots' table, their L1 tables, and the L2 tables these mean."""
+    front, head = shape.front, ondisk.SnapshotHeader
+    areas, tables, total, pending = list[Area](), list[Tables](), 0, 0
+    at = start = front.snapshots_offset
+    text = f"{front.nb_snapshots} snapshots"
+    if not inspection.require(front.nb_snapshots <= MAX_SNAPSHOTS, "snapshots", 60, text):
+        return areas, Tables.merged([])
+    if front.nb_snapshots and shape.external:
+        inspection.corruption("snapshots", 60, f"{text} of data in another file")
+    ids = set[bytes]()
+    for number in range(front.nb_snapshots):
+        record = head.unpack(inspection.read(at, head.LAYOUT.size))
+        long = head.LAYOUT.size + record.extra_size + record.id_size + record.name_size
+        good = record.extra_size <= MAX_EXTRA and inspection.holds(at, long)
+        if not inspection.require(good, "snapshot-entry", at, f"snapshot {number} is cut"):
+            break
+        name = at + head.LAYOUT.size + record.extra_size
+        _check_snapshot(inspection, shape, record, inspection.read(name, record.id_size), at, ids)
+        area = Area(f"L1 table of snapshot {number}", record.l1_table_offset, 0, at)
+        at += round_up(long, 8)
+        area = _snapshot_l1(inspection, shape, record, area)
+        total += record.l1_size
+        if total > MAX_L1_ENTRIES:
+            inspection.error("too-large", area.said_at, f"snapshots from {number} on")
+            break
+        areas.append(area)
+        tables.append(_read_l1(inspection, shape, area, False)[2])
+        pending += len(tables[-1].place)
+        if pending > _GATHER:
+            tables, pending = [Tables.merged(tables)], 0
+    if at > start:
+        areas.append(Area("the snapshot table", start, at - start, 64))
+    return areas, Tables.merged(tables)
+
+
+def _check_snapshot(
+    inspection: Inspection,
+    shape: Shape,
+    record: ondisk.SnapshotHeader,
+    name: bytes,
+    at: int,
+    names: set[bytes],
+) -> None:
+    short = shape.front.version == 3 and record.extra_size < ondisk.SNAPSHOT_EXTRA.size
+    inspection.advise(not short, "snapshot-entry", at + 36, "its disk's size is not told")
+    inspection.advise(name not in names, "snapshot-id", at, f"a second snapshot {name!r}")
+    names.add(name)
+
+
+def _snapshot_l1(
+    inspection: Inspection, shape: Shape, record: ondisk.SnapshotHeader, area: Area
+) -> Area:
+    """Return where a snapshot's L1 table is, with no length when that cannot be."""
+    start, length = record.l1_table_offset, 8 * record.l1_size
+    text = f"{area.what} would be at {start}"
+    if not inspection.require(
+        start % shape.cluster == 0, "snapshot-l1-misaligned", area.said_at, text
+    ):
+        return area
+    text = f"{area.what} would have {length} bytes"
+    good = length <= ondisk.MAX_L1_BYTES
+    if not inspection.require(good, "snapshot-l1-size", area.said_at + 8, text):
+        return area
+    return Area(area.what, start, length, area.said_at)

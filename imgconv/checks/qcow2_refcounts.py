@@ -1,0 +1,225 @@
+"""Who refers to each cluster of a QCOW2, and what its refcounts say: a window at a time.
+
+The window slides over the clusters of the file; for each, all tables are read once. Memory is
+that of a window, however large the file is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgconv.checks.inspection import Inspection
+from imgconv.checks.qcow2_entries import Entries
+from imgconv.checks.qcow2_header import Shape
+from imgconv.checks.qcow2_metadata import Metadata
+from imgconv.checks.qcow2_stored import BIGGEST, PIECE, Stored
+from imgconv.ranges import Column, Mask
+from imgconv.units import MiB
+
+WINDOW_BYTES = 64 * MiB
+
+
+class Window:
+    """The clusters from `low` to `high`: references to them, and what is stored of them."""
+
+    def __init__(
+        self, inspection: Inspection, shape: Shape, metadata: Metadata, low: int, high: int
+    ):
+        self._inspection, self._shape, self._metadata = inspection, shape, metadata
+        self.low, self.high = low, high
+        self._steps = np.zeros(high - low + 1, dtype=np.int64)  # where the count changes
+        self._is_one = np.empty(high - low, dtype=np.bool_)
+        self.in_use = 0  # behind the last cluster with a refcount or a reference
+        self._stored = Stored(inspection, shape, metadata.blocks)
+        for first, stored in self._pieces():
+            self._is_one[first - low : first - low + len(stored)] = stored == 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted, and no refcounts are stored."""
+        return not self._stored.has_blocks(self.low, self.high) and not self._steps.any()
+
+    def refer(self, first: Column, last: Column, weight: Column | int) -> None:
+        """Count references to clusters `first` to `last`, of which some may lie outside."""
+        start = np.maximum(first, self.low) - self.low
+        stop = np.minimum(last + 1, self.high) - self.low
+        inside = start < stop
+        if not inside.all():
+            start, stop = start[inside], stop[inside]
+            weight = weight if isinstance(weight, int) else weight[inside]
+        np.add.at(self._steps, start, weight)
+        np.subtract.at(self._steps, stop, weight)
+
+    def refer_metadata(self) -> None:
+        """Count what all metadata but L2 tables' entries are."""
+        cluster, found = self._shape.cluster, self._metadata
+        for area in found.areas:
+            if area.length:
+                first, last = area.start // cluster, (area.start + area.length - 1) // cluster
+                self.refer(np.array([first]), np.array([last]), 1)
+        for places, weight in self._singles():
+            self.refer(places // cluster, places // cluster, weight)
+
+    def _singles(self) -> list[tuple[Column, Column | int]]:
+        found = self._metadata
+        blocks = found.blocks[found.blocks != 0]
+        return [(found.tables.place, found.tables.weight), (blocks, 1), (found.scattered, 1)]
+
+    def refer_entries(self, entries: Entries) -> None:
+        """Count what entries refer to; clusters in order are one reference."""
+        if self._shape.external:
+            return
+        bits, cluster = self._shape.front.cluster_bits, self._shape.cluster
+        plain = entries.where(entries.plain)
+        place = plain.place
+        plain_weight = plain.weight
+        beyond = place >= self._shape.clusters * cluster
+        if beyond.any():
+            place, plain_weight = place[~beyond], plain_weight[~beyond]
+        if len(place):
+            follows = (np.diff(place) == cluster) & (np.diff(plain_weight) == 0)
+            first = np.flatnonzero(np.concatenate(([True], ~follows)))
+            last = np.append(first[1:], len(place)) - 1
+            end = place[last] + cluster - 1
+            self.refer(place[first] >> bits, end >> bits, plain_weight[first])
+        packed = entries.where(entries.packed)
+        if packed.bitmap is not None:
+            packed = packed.where(packed.bitmap == 0)
+        if len(packed.entry):
+            where, length = packed.streams()
+            inside = where + length - self._shape.file_size < cluster
+            where, length, weight = where[inside], length[inside], packed.weight[inside]
+            self.refer(where >> bits, (where + length - 1) >> bits, weight)
+
+    def check_copied(self, entries: Entries) -> None:
+        """Check the flag that says that a cluster has one reference only."""
+        chosen = entries.plain & (entries.active != 0)
+        plain = entries.where(chosen) if not chosen.all() else entries
+        self._check_copied("copied-flag", plain.entry, plain.place, plain.at)
+
+    def check_l1_copied(self) -> None:
+        """Check the same of the active L1 table's entries."""
+        found = self._metadata
+        place = found.l1 & 0x00FFFFFFFFFFFE00
+        self._check_copied("l1-copied-flag", found.l1, place, found.l1_at)
+
+    def _check_copied(self, rule: str, entry: Column, place: Column, at: Column) -> None:
+        copied: Mask = entry < 0  # bit 63
+        if self._shape.external and rule == "copied-flag":
+            wrong = ~copied if self.low == 0 else copied & False
+        else:
+            number = place >> self._shape.front.cluster_bits
+            inside = (number >= self.low) & (number < self.high)
+            is_one = self._is_one[np.where(inside, number - self.low, 0)] & inside
+            wrong = (is_one != copied) & inside
+            if self.low == 0:
+                wrong |= copied & (number >= self._shape.clusters)
+        self._inspection.corruptions(
+            rule, wrong, at, lambda row: f"an entry {int(entry[row]) & (1 << 64) - 1:#x}"
+        )
+
+    def compare(self) -> None:
+        """Compare references with refcounts; nothing may be counted any more."""
+        expected = np.cumsum(self._steps, out=self._steps)[:-1]
+        most = min((1 << self._shape.refcount_bits) - 1, BIGGEST)
+        self._check_owners(expected, most)
+        for first, stored in self._pieces():
+            piece = expected[first - self.low : first - self.low + len(stored)]
+            self._compare(first, stored, piece, most)
+
+    def _compare(self, first: int, stored: Column, expected: Column, most: int) -> None:
+        used = np.flatnonzero((stored > 0) | (expected > 0))
+        if len(used):
+            self.in_use = max(self.in_use, first + int(used[-1]) + 1)
+        over = np.flatnonzero(expected > most)
+        for row in over.tolist()[:1000]:
+            number, count = first + row, int(expected[row])
+            self._inspection.corruption(
+                "refcount-overflow",
+                number * self._shape.cluster,
+                f"{count} references to a cluster, of {most} that a refcount can tell",
+                count=count - most,
+            )
+        wanted = np.minimum(expected, most)
+        if np.array_equal(stored, wanted):
+            return
+        for wrong, record, rule in (
+            (stored < wanted, self._inspection.corruptions, "refcount-low"),
+            (stored > wanted, self._leaks, "refcount-high"),
+        ):
+            rows = np.flatnonzero(wrong)
+            number = first + rows
+            text = _Counts(self._stored, number, stored[rows], expected[rows])
+            record(rule, np.ones(len(rows), np.bool_), number * self._shape.cluster, text)
+
+    def _leaks(self, rule: str, wrong: Mask, at: Column, text: "_Counts") -> None:
+        self._inspection.findings.add_all("leak", rule, at, text)
+
+    def _check_owners(self, expected: Column, most: int) -> None:
+        """Check that what holds metadata holds nothing else; where the refcount tells of it,
+        that is said already."""
+        cluster, found = self._shape.cluster, self._metadata
+        blocks = np.flatnonzero(found.blocks)
+        groups = [
+            (found.tables.place, found.tables.weight, found.tables.said_at, False),
+            (found.scattered, 1, found.scattered_at, False),
+            (
+                found.blocks[blocks],
+                1,
+                self._shape.front.refcount_table_offset + 8 * blocks,
+                True,
+            ),
+            *(
+                (np.arange(area.start // cluster * cluster, area.start + area.length, cluster),)
+                + (1, np.array([area.said_at]), False)
+                for area in found.areas
+            ),
+        ]
+        for place, own, said_at, always in groups:
+            number = place // cluster
+            inside = (number >= self.low) & (number < self.high)
+            count = expected[np.where(inside, number - self.low, 0)]
+            wrong = inside & (count != own)
+            if not always and wrong.any():
+                wrong &= self._is_stored(number, np.minimum(count, most), wrong)
+            at = np.broadcast_to(said_at, wrong.shape)
+            self._inspection.corruptions(
+                "metadata-overlap",
+                wrong,
+                at,
+                lambda row, n=number: f"metadata in the cluster at {n[row] * cluster}, "  # type: ignore[misc]
+                "which has another use",
+            )
+
+    def _is_stored(self, number: Column, count: Column, chosen: Mask) -> Mask:
+        """Say for the chosen clusters whether their refcount is `count`."""
+        same = chosen & False
+        for row in np.flatnonzero(chosen).tolist()[:100_000]:
+            one = int(number[row])
+            same[row] = self._stored.read(one, one + 1)[0] == count[row]
+        return same
+
+    def _pieces(self) -> Iterator[tuple[int, Column]]:
+        """Yield the refcounts of the window in pieces, and which cluster each begins with."""
+        for first in range(self.low, self.high, PIECE):
+            self._inspection.stop.check()
+            yield first, self._stored.read(first, min(first + PIECE, self.high))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counts:
+    """Tells of refcounts that are wrong."""
+
+    stored: Stored
+    number: Column
+    told: Column
+    expected: Column
+
+    def __call__(self, row: int) -> str:
+        at = self.stored.where(int(self.number[row]))
+        where = "" if at is None else f" (at {at})"
+        return (
+            f"cluster {self.number[row]} has refcount {self.told[row]}{where} "
+            f"and {self.expected[row]} references"
+        )
