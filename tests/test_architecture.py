@@ -24,7 +24,7 @@ LAYERS = [
     {"formats", "sources", "sinks", "stores"},
     {"guest"},
     {"batches", "tally", "render", "outputs"},
-    {"scan", "comparison", "conversion", "estimate"},
+    {"scan", "comparison", "conversion", "estimate", "checks"},
     {"encode", "deliver", "digest"},
     {"pipeline"},
     {"objects"},
@@ -122,6 +122,18 @@ def test_one_format_never_imports_another() -> None:
             family = module.partition("_")[0]
             for other in own_imports(tree) - shared:
                 assert not other.startswith("formats.") or other.startswith(family)
+
+
+def test_a_check_needs_no_writer_and_no_other_formats_check() -> None:
+    shared = {"checks.__init__", "checks.report", "checks.findings", "checks.inspection"}
+    shared |= {"checks.placement", "checks.streams"}
+    for module, tree in MODULES.items():
+        if module.startswith("checks."):
+            found = own_imports(tree)
+            assert not {o for o in found if o.startswith(("formats", "sinks", "stores"))}
+            family = module.partition("_")[0]
+            for other in found - shared - {"checks"}:
+                assert not other.startswith("checks.") or other.startswith(family), module
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.partition(".")[0] in PURE])

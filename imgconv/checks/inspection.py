@@ -71,9 +71,7 @@ class Inspection:
         """Record a corruption for every row that is `wrong`; `text` is given its number."""
         rows = wrong.nonzero()[0]
         if len(rows):
-            self.findings.add_all(
-                CORRUPTION, rule, offsets[rows], lambda n: text(int(rows[n]))
-            )
+            self.findings.add_all(CORRUPTION, rule, offsets[rows], lambda n: text(int(rows[n])))
 
     def warnings(
         self, rule: str, odd: Mask, offsets: Column, text: Callable[[int], str]

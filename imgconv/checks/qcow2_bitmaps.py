@@ -50,8 +50,9 @@ def _walk(
 ) -> list[Area]:
     """Return the tables of all bitmaps; the directory lies in the file."""
     head, areas = ondisk.BitmapEntry, list[Area]()
-    at, end = extension.directory_offset, (
-        extension.directory_offset + extension.directory_size
+    at, end = (
+        extension.directory_offset,
+        (extension.directory_offset + extension.directory_size),
     )
     for number in range(extension.count):
         entry = head.unpack(inspection.read(at, head.LAYOUT.size))
@@ -75,8 +76,9 @@ def _check_entry(
     in_use = bool(entry.flags & ondisk.BITMAP_IN_USE)
     text = "a bitmap was in use when its writer ended; it tells nothing"
     inspection.advise(not in_use, "bitmap-in-use", at + 12, text)
-    bits, least, most = entry.granularity_bits, *(
-        (ondisk.MIN_GRANULARITY_BITS, ondisk.MAX_GRANULARITY_BITS)
+    bits, least, most = (
+        entry.granularity_bits,
+        *((ondisk.MIN_GRANULARITY_BITS, ondisk.MAX_GRANULARITY_BITS)),
     )
     good = entry.bitmap_type == _DIRTY_TRACKING and least <= bits <= most
     good = good and not entry.flags & ~ondisk.BITMAP_FLAGS

@@ -114,9 +114,7 @@ def check_entries(inspection: Inspection, entries: Entries) -> None:
     _check_streams(inspection, entries.where(packed))
 
 
-def _subcluster_rules(
-    entries: Entries, packed: Mask, plain: Mask
-) -> list[tuple[str, Mask]]:
+def _subcluster_rules(entries: Entries, packed: Mask, plain: Mask) -> list[tuple[str, Mask]]:
     if entries.bitmap is None:
         return []
     allocated, zero = entries.bitmap & _WHOLE, entries.bitmap >> 32 & _WHOLE

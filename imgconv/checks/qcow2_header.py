@@ -117,7 +117,9 @@ def _can_go_on(
     least = _MIN_EXTENDED_BITS if extended else ondisk.MIN_CLUSTER_BITS
     bits, order = front.cluster_bits, tail.refcount_order
     possible = least <= bits <= ondisk.MAX_CLUSTER_BITS
-    good = inspection.require(possible, "header-cluster-size", 20, f"clusters of 2^{bits} bytes")
+    good = inspection.require(
+        possible, "header-cluster-size", 20, f"clusters of 2^{bits} bytes"
+    )
     good &= inspection.require(order <= 6, "header-refcount-width", 96, f"width 2^{order} bits")
     unknown = tail.incompatible_features & ~_KNOWN_FEATURES
     if unknown:

@@ -177,7 +177,9 @@ def _read_snapshots(inspection: Inspection, shape: Shape) -> tuple[list[Area], T
         if not inspection.require(good, "snapshot-entry", at, f"snapshot {number} is cut"):
             break
         name = at + head.LAYOUT.size + record.extra_size
-        _check_snapshot(inspection, shape, record, inspection.read(name, record.id_size), at, ids)
+        _check_snapshot(
+            inspection, shape, record, inspection.read(name, record.id_size), at, ids
+        )
         area = Area(f"L1 table of snapshot {number}", record.l1_table_offset, 0, at)
         at += round_up(long, 8)
         area = _snapshot_l1(inspection, shape, record, area)

@@ -188,8 +188,10 @@ class Window:
                 "metadata-overlap",
                 wrong,
                 at,
-                lambda row, n=number: f"metadata in the cluster at {n[row] * cluster}, "  # type: ignore[misc]
-                "which has another use",
+                lambda row, n=number: (
+                    f"metadata in the cluster at {n[row] * cluster}, "  # type: ignore[misc]
+                    "which has another use"
+                ),
             )
 
     def _is_stored(self, number: Column, count: Column, chosen: Mask) -> Mask:
