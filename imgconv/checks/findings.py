@@ -2,13 +2,28 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from imgconv.checks.report import Finding
 from imgconv.ranges import Column
 
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """Makes the text of a row: `pattern` is filled in with its value."""
+
+    pattern: str
+    values: Column
+
+    def __call__(self, row: int) -> str:
+        """Return the text of a row."""
+        return self.pattern.format(int(self.values[row]) & _WORD)
+
 
 class Findings:
-    """Findings in the order they come, up to `limit` of each rule; memory is bounded by that."""
+    """Findings in the order they come, up to `limit` of each rule are kept."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -18,7 +33,7 @@ class Findings:
         self._of_severity = Counter[str]()
 
     def about(self, name: str) -> "Findings":
-        """Return what collects findings of another file here, with its name before each text."""
+        """Return what collects findings of another file here, under its name."""
         return _Named(self, name)
 
     def add(self, severity: str, rule: str, offset: int, text: str, *, count: int = 1) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.report import LEAK
-from imgconv.ranges import Column, Ranges
+from imgconv.ranges import Column, Mask, Ranges
 
 CAPACITY = 1 << 21  # pieces of a window
 _BUCKETS = 4096
@@ -102,7 +102,7 @@ class Placement:
         self._record("overlap", again, start, at, "lies on another one")
         return start[kept], at[kept]
 
-    def _record(self, rule: str, wrong: Column, start: Column, at: Column, text: str) -> None:
+    def _record(self, rule: str, wrong: Mask, start: Column, at: Column, text: str) -> None:
         self._inspection.corruptions(
             rule, wrong, at, lambda row: f"{self._what} at {start[row]} {text}"
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.qcow2_header import Area, Shape
 from imgconv.ondisk import qcow2 as ondisk
@@ -11,6 +12,7 @@ from imgconv.units import div_ceil, round_up
 _DIRTY_TRACKING = 1
 _MAX_ENTRY = 1 << 16  # bytes of a directory's entry that are believed
 _MAX_ENTRIES = 1 << 22  # of all tables together
+_MAX_DIRECTORY = 1024 * ondisk.MAX_BITMAPS  # bytes, as in qemu
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -27,7 +29,12 @@ def read_bitmaps(inspection: Inspection, shape: Shape) -> tuple[list[Area], Colu
     extension = ondisk.BitmapsExtension.unpack(inspection.read(at, size))
     start, long = extension.directory_offset, extension.directory_size
     good = 0 < extension.count <= ondisk.MAX_BITMAPS and start % shape.cluster == 0
-    good = good and extension.reserved == 0 and inspection.holds(start, long)
+    good = (
+        good
+        and extension.reserved == 0
+        and long <= _MAX_DIRECTORY
+        and inspection.holds(start, long)
+    )
     text = f"{extension.count} bitmaps, a directory of {long} bytes at {start}"
     if not inspection.require(good, "bitmaps", at, text):
         return [], _NONE, _NONE
@@ -76,11 +83,9 @@ def _check_entry(
     in_use = bool(entry.flags & ondisk.BITMAP_IN_USE)
     text = "a bitmap was in use when its writer ended; it tells nothing"
     inspection.advise(not in_use, "bitmap-in-use", at + 12, text)
-    bits, least, most = (
-        entry.granularity_bits,
-        *((ondisk.MIN_GRANULARITY_BITS, ondisk.MAX_GRANULARITY_BITS)),
-    )
-    good = entry.bitmap_type == _DIRTY_TRACKING and least <= bits <= most
+    bits = entry.granularity_bits
+    good = ondisk.MIN_GRANULARITY_BITS <= bits <= ondisk.MAX_GRANULARITY_BITS
+    good = good and entry.bitmap_type == _DIRTY_TRACKING
     good = good and not entry.flags & ~ondisk.BITMAP_FLAGS
     text = f"type {entry.bitmap_type}, flags {entry.flags:#x}, granularity 2^{bits}"
     known = inspection.require(good, "bitmap-entry", at, text)
@@ -107,6 +112,6 @@ def _read_table(inspection: Inspection, shape: Shape, area: Area) -> tuple[Colum
     wrong |= place % shape.cluster != 0
     last = div_ceil(shape.file_size, shape.cluster) * shape.cluster
     beyond = ~wrong & (place >= last)
-    inspection.corruptions("bitmap-cluster", wrong | beyond, at, lambda row: f"at {place[row]}")
+    inspection.corruptions("bitmap-cluster", wrong | beyond, at, Told("a cluster at {}", place))
     good = ~wrong & ~beyond & (place != 0)
     return place[good], at[good]

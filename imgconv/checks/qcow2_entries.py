@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.qcow2_header import Shape
 from imgconv.checks.qcow2_metadata import Tables
@@ -15,6 +16,7 @@ from imgconv.units import SECTOR, MiB
 _BATCH = 4 * MiB  # of L2 tables read at once
 _RESERVED = 0x3F000000000001FE
 _WHOLE = 0xFFFFFFFF  # of the bits of subclusters
+_ENTRY = "an L2 entry {:#x}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +35,7 @@ class Entries:
     @property
     def packed(self) -> Mask:
         """Those of compressed clusters."""
-        return (self.entry & ondisk.COMPRESSED) != 0
+        return np.asarray((self.entry & ondisk.COMPRESSED) != 0)
 
     @property
     def place(self) -> Column:
@@ -51,10 +53,14 @@ class Entries:
 
     def where(self, chosen: Mask) -> "Entries":
         """Return those for which `chosen` is true."""
-        bitmap = None if self.bitmap is None else self.bitmap[chosen]
-        columns = self.at, self.table, self.weight, self.active
         return Entries(
-            self.entry[chosen], bitmap, *(column[chosen] for column in columns), self.shape
+            self.entry[chosen],
+            None if self.bitmap is None else self.bitmap[chosen],
+            self.at[chosen],
+            self.table[chosen],
+            self.weight[chosen],
+            self.active[chosen],
+            self.shape,
         )
 
     def streams(self) -> tuple[Column, Column]:
@@ -107,10 +113,10 @@ def check_entries(inspection: Inspection, entries: Entries) -> None:
         rules.append(("cluster-beyond-end", plain & (place >= shape.file_size)))
     rules += _subcluster_rules(entries, packed, plain)
     for rule, wrong in rules:
-        inspection.corruptions(rule, wrong, entries.at, _Text(entries.entry))
+        inspection.corruptions(rule, wrong, entries.at, Told(_ENTRY, entries.entry))
     if not shape.external:
         cut = plain & (place < shape.file_size) & (place + shape.cluster > shape.file_size)
-        inspection.warnings("cluster-cut", cut, entries.at, _Text(entries.entry))
+        inspection.warnings("cluster-cut", cut, entries.at, Told(_ENTRY, entries.entry))
     _check_streams(inspection, entries.where(packed))
 
 
@@ -131,12 +137,4 @@ def _check_streams(inspection: Inspection, packed: Entries) -> None:
     where, length = packed.streams()
     beyond = where >= packed.shape.file_size
     beyond |= where + length - packed.shape.file_size >= packed.shape.cluster
-    inspection.corruptions("packed-beyond-end", beyond, packed.at, _Text(packed.entry))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Text:
-    values: Column
-
-    def __call__(self, row: int) -> str:
-        return f"an L2 entry {int(self.values[row]) & (1 << 64) - 1:#x}"
+    inspection.corruptions("packed-beyond-end", beyond, packed.at, Told(_ENTRY, packed.entry))

@@ -4,18 +4,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.qcow2_bitmaps import read_bitmaps
 from imgconv.checks.qcow2_header import Area, Shape
 from imgconv.ondisk import qcow2 as ondisk
-from imgconv.ranges import Column, Mask
-from imgconv.units import SECTOR, GiB, round_up
+from imgconv.ranges import Column, Mask, counting
+from imgconv.units import SECTOR, GiB, MiB, round_up
 
 MAX_SNAPSHOTS, MAX_EXTRA = 65536, 1024
 MAX_L1_ENTRIES = 1 << 26  # of all snapshots together
 MAX_TABLE_BYTES = 64 * GiB  # of distinct L2 tables
+MAX_LUKS = 64 * MiB
 _GATHER = 1 << 20  # entries of L1 tables that are kept before equal ones become one
 _L1_RESERVED = 0x7F000000000001FF
+_ENTRY = "an entry {:#x}"
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -45,7 +48,7 @@ class Tables:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Metadata:
-    """All of it.
+    """All of it, what does not lie in the file left out.
 
     `blocks` has the offset of each refcount block by its number, 0 where there is none.
     `l1` are the usable entries of the active L1 table, `l1_at` where each is. `scattered` are
@@ -59,6 +62,36 @@ class Metadata:
     tables: Tables = field(default_factory=lambda: Tables.merged([]))
     scattered: Column = field(default_factory=_NONE.copy)
     scattered_at: Column = field(default_factory=_NONE.copy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owners:
+    """Clusters, by number, that hold metadata: how many references each has from these, and
+    where one of them is. `alone` are those that qemu, too, wants to have no other ever."""
+
+    number: Column
+    own: Column
+    said_at: Column
+    alone: bool = False
+
+
+def owners(shape: Shape, found: Metadata) -> list[Owners]:
+    """Return all clusters that hold metadata, by their kinds."""
+    cluster = shape.cluster
+    areas = [area for area in found.areas if area.length]
+    first = np.array([area.start // cluster for area in areas], dtype=np.int64)
+    last = np.array([(a.start + a.length - 1) // cluster for a in areas], dtype=np.int64)
+    count, said_at = last + 1 - first, np.array([area.said_at for area in areas])
+    spans = np.repeat(first, count) + counting(count)
+    blocks = np.flatnonzero(found.blocks)
+    blocks_at = shape.front.refcount_table_offset + 8 * blocks
+    tables = found.tables
+    return [
+        Owners(spans, np.ones_like(spans), np.repeat(said_at, count)),
+        Owners(tables.place // cluster, tables.weight, tables.said_at),
+        Owners(found.scattered // cluster, np.ones_like(found.scattered), found.scattered_at),
+        Owners(found.blocks[blocks] // cluster, np.ones_like(blocks), blocks_at, alone=True),
+    ]
 
 
 def read_metadata(inspection: Inspection, shape: Shape) -> Metadata:
@@ -78,7 +111,9 @@ def read_metadata(inspection: Inspection, shape: Shape) -> Metadata:
     at, length = shape.extensions.get(ondisk.ENCRYPTION_HEADER, (0, 0))
     if length >= 16:
         start, long = (int.from_bytes(inspection.read(at + i, 8), "big") for i in (0, 8))
-        found.areas.append(Area("the encryption header", start, long, at))
+        text = f"an encryption header of {long} bytes"
+        if inspection.require(long <= MAX_LUKS, "encryption-header", at + 8, text):
+            found.areas.append(Area("the encryption header", start, long, at))
     areas, found.scattered, found.scattered_at = read_bitmaps(inspection, shape)
     found.areas += areas
     found.areas = [area for area in found.areas if _is_inside(inspection, shape, area)]
@@ -109,28 +144,16 @@ def _read_refcount_table(inspection: Inspection, shape: Shape, length: int) -> C
     used = np.flatnonzero(entries)
     values, at = entries[used], start + 8 * used
     reserved = (values & (SECTOR - 1)) != 0
-    inspection.corruptions("refcount-table-reserved", reserved, at, _entry_text(values))
+    inspection.corruptions("refcount-table-reserved", reserved, at, Told(_ENTRY, values))
     misaligned = ~reserved & (values % shape.cluster != 0)
-    inspection.corruptions("refcount-block-misaligned", misaligned, at, _entry_text(values))
+    inspection.corruptions("refcount-block-misaligned", misaligned, at, Told(_ENTRY, values))
     beyond = ~reserved & ~misaligned
     beyond &= (values < 0) | (values >= shape.clusters * shape.cluster)
-    inspection.corruptions("refcount-block-beyond-end", beyond, at, _entry_text(values))
+    inspection.corruptions("refcount-block-beyond-end", beyond, at, Told(_ENTRY, values))
     late = used * shape.per_block >= shape.clusters
     inspection.warnings("refcount-past-end", late, at, lambda _: "clusters beyond the file")
     entries[used[reserved | misaligned | beyond]] = 0
     return entries
-
-
-def _entry_text(values: Column) -> "_EntryText":
-    return _EntryText(values)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _EntryText:
-    values: Column
-
-    def __call__(self, row: int) -> str:
-        return f"an entry {int(self.values[row]) & (1 << 64) - 1:#x}"
 
 
 def _read_l1(
@@ -144,7 +167,7 @@ def _read_l1(
     entries = np.frombuffer(raw, dtype=">u8").astype(np.int64)
     used = np.flatnonzero(entries)
     values, at = entries[used], area.start + 8 * used
-    text = _entry_text(values)
+    text = Told(_ENTRY, values)
     inspection.corruptions("l1-reserved", (values & _L1_RESERVED) != 0, at, text)
     place = values & ondisk.OFFSET
     nowhere: Mask = place == 0

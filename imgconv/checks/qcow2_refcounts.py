@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.qcow2_entries import Entries
 from imgconv.checks.qcow2_header import Shape
-from imgconv.checks.qcow2_metadata import Metadata
+from imgconv.checks.qcow2_metadata import Metadata, owners
 from imgconv.checks.qcow2_stored import BIGGEST, PIECE, Stored
+from imgconv.checks.report import CORRUPTION, LEAK
 from imgconv.ranges import Column, Mask
 from imgconv.units import MiB
 
@@ -27,6 +29,7 @@ class Window:
         self, inspection: Inspection, shape: Shape, metadata: Metadata, low: int, high: int
     ):
         self._inspection, self._shape, self._metadata = inspection, shape, metadata
+        self._owners = owners(shape, metadata)
         self.low, self.high = low, high
         self._steps = np.zeros(high - low + 1, dtype=np.int64)  # where the count changes
         self._is_one = np.empty(high - low, dtype=np.bool_)
@@ -52,19 +55,9 @@ class Window:
         np.subtract.at(self._steps, stop, weight)
 
     def refer_metadata(self) -> None:
-        """Count what all metadata but L2 tables' entries are."""
-        cluster, found = self._shape.cluster, self._metadata
-        for area in found.areas:
-            if area.length:
-                first, last = area.start // cluster, (area.start + area.length - 1) // cluster
-                self.refer(np.array([first]), np.array([last]), 1)
-        for places, weight in self._singles():
-            self.refer(places // cluster, places // cluster, weight)
-
-    def _singles(self) -> list[tuple[Column, Column | int]]:
-        found = self._metadata
-        blocks = found.blocks[found.blocks != 0]
-        return [(found.tables.place, found.tables.weight), (blocks, 1), (found.scattered, 1)]
+        """Count what metadata but L2 tables' entries refer to."""
+        for owner in self._owners:
+            self.refer(owner.number, owner.number, owner.own)
 
     def refer_entries(self, entries: Entries) -> None:
         """Count what entries refer to; clusters in order are one reference."""
@@ -115,9 +108,7 @@ class Window:
             wrong = (is_one != copied) & inside
             if self.low == 0:
                 wrong |= copied & (number >= self._shape.clusters)
-        self._inspection.corruptions(
-            rule, wrong, at, lambda row: f"an entry {int(entry[row]) & (1 << 64) - 1:#x}"
-        )
+        self._inspection.corruptions(rule, wrong, at, Told("an entry {:#x}", entry))
 
     def compare(self) -> None:
         """Compare references with refcounts; nothing may be counted any more."""
@@ -132,67 +123,42 @@ class Window:
         used = np.flatnonzero((stored > 0) | (expected > 0))
         if len(used):
             self.in_use = max(self.in_use, first + int(used[-1]) + 1)
-        over = np.flatnonzero(expected > most)
-        for row in over.tolist()[:1000]:
-            number, count = first + row, int(expected[row])
-            self._inspection.corruption(
-                "refcount-overflow",
-                number * self._shape.cluster,
-                f"{count} references to a cluster, of {most} that a refcount can tell",
-                count=count - most,
-            )
-        wanted = np.minimum(expected, most)
-        if np.array_equal(stored, wanted):
+        over = expected > most
+        if over.any():
+            self._overflow(first + np.flatnonzero(over), expected[over], most)
+            expected = np.minimum(expected, most)
+        if np.array_equal(stored, expected):
             return
-        for wrong, record, rule in (
-            (stored < wanted, self._inspection.corruptions, "refcount-low"),
-            (stored > wanted, self._leaks, "refcount-high"),
+        low, high = np.flatnonzero(stored < expected), np.flatnonzero(stored > expected)
+        for rows, severity, rule in (
+            (low, CORRUPTION, "refcount-low"),
+            (high, LEAK, "refcount-high"),
         ):
-            rows = np.flatnonzero(wrong)
             number = first + rows
             text = _Counts(self._stored, number, stored[rows], expected[rows])
-            record(rule, np.ones(len(rows), np.bool_), number * self._shape.cluster, text)
+            at = number * self._shape.cluster
+            self._inspection.findings.add_all(severity, rule, at, text)
 
-    def _leaks(self, rule: str, wrong: Mask, at: Column, text: "_Counts") -> None:
-        self._inspection.findings.add_all("leak", rule, at, text)
+    def _overflow(self, number: Column, count: Column, most: int) -> None:
+        self._inspection.findings.add_all(
+            CORRUPTION,
+            "refcount-overflow",
+            number * self._shape.cluster,
+            Told("{} references, more than a refcount can tell", count),
+            total=int((count - most).sum()),
+        )
 
     def _check_owners(self, expected: Column, most: int) -> None:
         """Check that what holds metadata holds nothing else; where the refcount tells of it,
         that is said already."""
-        cluster, found = self._shape.cluster, self._metadata
-        blocks = np.flatnonzero(found.blocks)
-        groups = [
-            (found.tables.place, found.tables.weight, found.tables.said_at, False),
-            (found.scattered, 1, found.scattered_at, False),
-            (
-                found.blocks[blocks],
-                1,
-                self._shape.front.refcount_table_offset + 8 * blocks,
-                True,
-            ),
-            *(
-                (np.arange(area.start // cluster * cluster, area.start + area.length, cluster),)
-                + (1, np.array([area.said_at]), False)
-                for area in found.areas
-            ),
-        ]
-        for place, own, said_at, always in groups:
-            number = place // cluster
-            inside = (number >= self.low) & (number < self.high)
-            count = expected[np.where(inside, number - self.low, 0)]
-            wrong = inside & (count != own)
-            if not always and wrong.any():
-                wrong &= self._is_stored(number, np.minimum(count, most), wrong)
-            at = np.broadcast_to(said_at, wrong.shape)
-            self._inspection.corruptions(
-                "metadata-overlap",
-                wrong,
-                at,
-                lambda row, n=number: (
-                    f"metadata in the cluster at {n[row] * cluster}, "  # type: ignore[misc]
-                    "which has another use"
-                ),
-            )
+        for owner in self._owners:
+            inside = (owner.number >= self.low) & (owner.number < self.high)
+            count = expected[np.where(inside, owner.number - self.low, 0)]
+            wrong = inside & (count != owner.own)
+            if not owner.alone and wrong.any():
+                wrong &= self._is_stored(owner.number, np.minimum(count, most), wrong)
+            text = Told("metadata in cluster {}, which has another use", owner.number)
+            self._inspection.corruptions("metadata-overlap", wrong, owner.said_at, text)
 
     def _is_stored(self, number: Column, count: Column, chosen: Mask) -> Mask:
         """Say for the chosen clusters whether their refcount is `count`."""

@@ -11,7 +11,7 @@ BIGGEST = (1 << 63) - 1  # what we take larger ones of 64 bits for
 
 
 class Stored:
-    """Refcounts of clusters by number, in blocks whose file offsets are `blocks`, 0 for none."""
+    """Refcounts of clusters by number, in blocks at the file offsets `blocks`, 0 for none."""
 
     def __init__(self, inspection: Inspection, shape: Shape, blocks: Column):
         self._inspection, self._shape, self._blocks = inspection, shape, blocks

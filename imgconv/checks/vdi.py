@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.placement import Placement
 from imgconv.checks.report import Usage
@@ -142,14 +143,12 @@ class _Map:
         for number, index, at in self._entries():
             within = index < header.blocks
             self.inspection.corruptions(
-                "index-out-of-range", ~within, at, lambda row, i=index: f"index {i[row]}"
+                "index-out-of-range", ~within, at, Told("index {}", index)
             )
             self.allocated += int(within.sum())
             need = stride - np.where(number == last, missing, 0)
             beyond = within & (self._start(index) + need > self.inspection.size)
-            self.inspection.corruptions(
-                "block-beyond-end", beyond, at, lambda row, i=index: f"index {i[row]}"
-            )
+            self.inspection.corruptions("block-beyond-end", beyond, at, Told("index {}", index))
             if header.image_type == ondisk.FIXED:
                 self.inspection.warnings(
                     "not-in-place", within & (index != number), at, lambda _: "of a fixed disk"

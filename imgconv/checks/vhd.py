@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.placement import Placement
 from imgconv.checks.report import Usage
@@ -113,7 +115,7 @@ class _Blocks:
         return round_up(div_ceil(self.block // SECTOR, 8), SECTOR)
 
     def read(self) -> Iterator[tuple[Column, Column, Column]]:
-        """Yield the numbers of stored blocks, where their bitmaps are, and where that is told."""
+        """Yield the numbers of stored blocks, where they are, and where that is told."""
         for first in range(0, self.entries, _PIECE // 4):
             self.inspection.stop.check()
             at, count = self.table + 4 * first, min(_PIECE // 4, self.entries - first)
@@ -135,7 +137,7 @@ class _Blocks:
             self.inspection.warnings("entry-past-end", late, at, lambda _: "behind the disk")
             beyond = ~late & (start + length > size)
             self.inspection.corruptions(
-                "block-beyond-end", beyond, at, lambda row, s=start: f"a block at {s[row]}"
+                "block-beyond-end", beyond, at, Told("a block at {}", start)
             )
             self.allocated += int((~late).sum())
             self.inspection.tally.advance(_PIECE)
@@ -162,7 +164,7 @@ def _check_dynamic(inspection: Inspection, footer: ondisk.Footer, at: int) -> Us
         places.append((at, at + FOOTER))
     places = sorted(p for p in places if p[0] < p[1])
     taken = Ranges.of(places)
-    for (_, stop), (first, _) in zip(places, places[1:], strict=False):
+    for (_, stop), (first, _) in pairwise(places):
         inspection.require(stop <= first, "metadata-overlap", first, "metadata on metadata")
     length = blocks.bitmap + block
     placement = Placement(inspection, blocks.walk, length, taken, "a block")

@@ -59,11 +59,11 @@ def check_descriptor(inspection: Inspection, start: int, length: int) -> Descrip
         return None
     text = raw[0].decode("utf-8", "replace")
     inspection.advise(not any(raw[2]), "descriptor-padding", start, "text behind its end")
-    values = dict(
-        (key.strip().lower(), value.strip().strip('"'))
+    values = {
+        key.strip().lower(): value.strip().strip('"')
         for key, equals, value in (line.partition("=") for line in text.split("\n"))
         if equals and not key.startswith(_ACCESS)
-    )
+    }
     for key in _KEYS:
         inspection.require(key in values, "descriptor", start, f"it does not say {key}")
     known = descriptor.create_type in DESCRIBED

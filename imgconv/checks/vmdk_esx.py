@@ -113,7 +113,7 @@ def _check_header(inspection: Inspection, header: ondisk.SeSparseHeader) -> bool
         (144, header.tables_offset, header.tables_size),
         (192, header.grains_offset, 0),  # more room for grains is reserved than there is
     ):
-        inside = 0 < offset and offset + length <= sectors
+        inside = offset > 0 and offset + length <= sectors
         text = f"{length} sectors from {offset} on"
         good &= require(inside, "area-beyond-end", at, text)
     start, kind = header.volatile_header_offset * SECTOR, ondisk.SeSparseVolatileHeader

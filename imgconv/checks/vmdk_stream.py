@@ -142,7 +142,7 @@ class _Markers:
         return self._buffer[at - self._buffer_at : at - self._buffer_at + 16]
 
     def check_tables(self) -> None:
-        """Check that the directory's tables are those behind markers, if these are told last."""
+        """Check that the tables are those behind markers, where the directory is at the end."""
         if not self._at_end or self._lost:
             return
         away = ~np.isin(self._tables.where, self._met)
