@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from imgconv.checks.inspection import Inspection
-from imgconv.checks.qcow2_entries import Entries, check_entries, walk
+from imgconv.checks.qcow2_entries import Entries, Runs, check_entries, walk
 from imgconv.checks.qcow2_header import Shape, read_shape
 from imgconv.checks.qcow2_metadata import Metadata, read_metadata
-from imgconv.checks.qcow2_refcounts import WINDOW_BYTES, Window
+from imgconv.checks.qcow2_refcounts import WINDOW_BYTES, Window, counter
 from imgconv.checks.report import CORRUPTION, WARNING, Usage
 from imgconv.checks.streams import Streams, Try, decode_all
 from imgconv.codecs import inflate, unzstd
@@ -51,7 +51,13 @@ class _Usage:
     def __init__(self) -> None:
         self.allocated = self.compressed = self.fragmented = self.packed = 0
 
+    def add_runs(self, entries: Entries, runs: Runs) -> None:
+        """Count clusters that are all plain."""
+        self.allocated += len(entries.entry)
+        self.fragmented += runs.fragments
+
     def add(self, entries: Entries) -> None:
+        """Count clusters of all kinds."""
         packed, cluster = entries.packed, entries.shape.cluster
         active = entries.active
         plain = np.flatnonzero(entries.plain)
@@ -72,7 +78,8 @@ def _check_refcounts(
     inspection: Inspection, shape: Shape, metadata: Metadata, usage: _Usage
 ) -> int:
     """Check entries, and refcounts window by window; return how many clusters are in use."""
-    size = WINDOW_BYTES // 8
+    kind = counter(metadata, shape)
+    size = WINDOW_BYTES // kind.itemsize
     count, end = min(shape.clusters, MAX_CLUSTERS), 0
     tables = len(metadata.tables.place) * shape.cluster
     windows = min(div_ceil(count, size), max(MAX_READ // max(tables, 1), 1))
@@ -82,19 +89,32 @@ def _check_refcounts(
     for low in range(0, min(windows * size, count), size):
         inspection.stop.check()
         high = min(low + size, count)
-        window = Window(inspection, shape, metadata, low, high)
+        window = Window(inspection, shape, metadata, low, high, kind)
         window.refer_metadata()
         window.check_l1_copied()
         for entries in walk(inspection, shape, metadata.tables):
-            if low == 0:
-                check_entries(inspection, entries)
-                usage.add(entries)
-            window.check_copied(entries)
-            window.refer_entries(entries)
+            _take(inspection, window, entries, usage if low == 0 else None)
         if not window.is_empty:
             window.compare()
             end = max(end, window.in_use)
     return end
+
+
+def _take(
+    inspection: Inspection, window: Window, entries: Entries, usage: _Usage | None
+) -> None:
+    """Count what entries refer to; with `usage`, it is the first time that they are seen."""
+    runs = entries.runs()
+    if runs is not None and window.are_single(runs):
+        window.refer_runs(runs)
+        if usage is not None:
+            usage.add_runs(entries, runs)
+        return
+    if usage is not None:
+        check_entries(inspection, entries)
+        usage.add(entries)
+    window.check_copied(entries)
+    window.refer_entries(entries)
 
 
 def _streams(inspection: Inspection, shape: Shape, metadata: Metadata) -> Iterator[Streams]:

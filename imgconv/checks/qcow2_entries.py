@@ -15,22 +15,78 @@ from imgconv.units import SECTOR, MiB
 
 _BATCH = 4 * MiB  # of L2 tables read at once
 _RESERVED = 0x3F000000000001FE
+_COPIED = np.int64(-1 << 63)
 _WHOLE = 0xFFFFFFFF  # of the bits of subclusters
 _ENTRY = "an L2 entry {:#x}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Clusters that follow one another in the file and in their tables: the first and the
+    last of each run. `fragments` counts where a table goes on elsewhere."""
+
+    first: Column
+    last: Column
+    fragments: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Entries:
-    """Entries that are not empty: where each is, which table of the batch it is in, how many
-    references to that table there are and how many from the active L1 table."""
+    """Entries that are not empty of a few tables: `index` counts from the first of these on.
+
+    Of each table there is where it is, and how many references there are to it: of all L1
+    tables, and of the active one.
+    """
 
     entry: Column
     bitmap: Column | None
-    at: Column
-    table: Column
-    weight: Column
-    active: Column
+    index: Column
+    places: Column
+    weights: Column
+    actives: Column
     shape: Shape
+
+    @property
+    def table(self) -> Column:
+        """Which table each entry is in."""
+        return self.index // self.shape.per_table
+
+    @property
+    def at(self) -> Column:
+        """Where in the file each entry is."""
+        size = 8 if self.bitmap is None else 16
+        return self.places[self.table] + self.index % self.shape.per_table * size
+
+    @property
+    def weight(self) -> Column:
+        """How many references there are to each entry's table."""
+        return self.weights[self.table]
+
+    @property
+    def active(self) -> Column:
+        """How many of them are in the active L1 table."""
+        return self.actives[self.table]
+
+    def runs(self) -> Runs | None:
+        """Return what there is to count if there is nothing odd: plain clusters in the file,
+        of one reference each. None otherwise."""
+        shape, cluster = self.shape, self.shape.cluster
+        if self.bitmap is not None or shape.external or not len(self.entry):
+            return None
+        if not (self.weights == 1).all() or not (self.actives == 1).all():
+            return None
+        place = self.entry ^ _COPIED
+        aligned = ondisk.OFFSET & -cluster
+        if int(np.bitwise_or.reduce(place)) & ~aligned or int(place.min()) == 0:
+            return None
+        if int(place.max()) + cluster > shape.file_size:
+            return None
+        ends = np.flatnonzero(np.diff(place) != cluster)
+        table = shape.per_table
+        same = self.index[ends] // table == self.index[ends + 1] // table
+        first = place[np.append(0, ends + 1)] >> shape.front.cluster_bits
+        last = place[np.append(ends, len(place) - 1)] >> shape.front.cluster_bits
+        return Runs(first, last, int(same.sum()))
 
     @property
     def packed(self) -> Mask:
@@ -53,15 +109,9 @@ class Entries:
 
     def where(self, chosen: Mask) -> "Entries":
         """Return those for which `chosen` is true."""
-        return Entries(
-            self.entry[chosen],
-            None if self.bitmap is None else self.bitmap[chosen],
-            self.at[chosen],
-            self.table[chosen],
-            self.weight[chosen],
-            self.active[chosen],
-            self.shape,
-        )
+        bitmap = None if self.bitmap is None else self.bitmap[chosen]
+        tables = self.places, self.weights, self.actives
+        return Entries(self.entry[chosen], bitmap, self.index[chosen], *tables, self.shape)
 
     def streams(self) -> tuple[Column, Column]:
         """Return where compressed data begin, and how many bytes belong to them at most; all
@@ -75,23 +125,23 @@ class Entries:
 def walk(inspection: Inspection, shape: Shape, tables: Tables) -> Iterator[Entries]:
     """Yield the entries of all tables, a few tables at a time."""
     step = max(_BATCH // shape.cluster, 1)
-    size = 16 if shape.extended else 8
     for low in range(0, len(tables.place), step):
         inspection.stop.check()
         places = tables.place[low : low + step]
         raw = inspection.image.read_tables(places, shape.cluster)
-        words = np.frombuffer(raw, dtype=">u8").reshape(-1, size // 8)
-        used = np.flatnonzero(words.any(axis=1) if shape.extended else words[:, 0])
-        table = used // shape.per_table
-        yield Entries(
-            words[used, 0].astype(np.int64),
-            words[used, 1].astype(np.int64) if shape.extended else None,
-            places[table] + used % shape.per_table * size,
-            table,
-            tables.weight[low : low + step][table],
-            tables.active[low : low + step][table],
-            shape,
-        )
+        words = np.frombuffer(raw, dtype=">u8").astype(np.int64)
+        entry, bitmap = words, None
+        if shape.extended:
+            entry, bitmap = words[::2], words[1::2]
+            used = np.flatnonzero(entry | bitmap)
+            entry, bitmap = entry[used], bitmap[used]
+        elif np.count_nonzero(words) == len(words):
+            used = np.arange(len(words))
+        else:
+            used = np.flatnonzero(words)
+            entry = words[used]
+        weights, actives = tables.weight[low : low + step], tables.active[low : low + step]
+        yield Entries(entry, bitmap, used, places, weights, actives, shape)
 
 
 def check_entries(inspection: Inspection, entries: Entries) -> None:
@@ -112,8 +162,9 @@ def check_entries(inspection: Inspection, entries: Entries) -> None:
     if not shape.external:
         rules.append(("cluster-beyond-end", plain & (place >= shape.file_size)))
     rules += _subcluster_rules(entries, packed, plain)
+    at = entries.at
     for rule, wrong in rules:
-        inspection.corruptions(rule, wrong, entries.at, Told(_ENTRY, entries.entry))
+        inspection.corruptions(rule, wrong, at, Told(_ENTRY, entries.entry))
     if not shape.external:
         cut = plain & (place < shape.file_size) & (place + shape.cluster > shape.file_size)
         inspection.warnings("cluster-cut", cut, entries.at, Told(_ENTRY, entries.entry))

@@ -51,7 +51,7 @@ class Metadata:
     """All of it, what does not lie in the file left out.
 
     `blocks` has the offset of each refcount block by its number, 0 where there is none.
-    `l1` are the usable entries of the active L1 table, `l1_at` where each is. `scattered` are
+    `l1` are the entries of the active L1 table, `l1_at` where each is. `scattered` are
     single clusters that hold the content of bitmaps.
     """
 
@@ -159,7 +159,7 @@ def _read_refcount_table(inspection: Inspection, shape: Shape, length: int) -> C
 def _read_l1(
     inspection: Inspection, shape: Shape, area: Area, active: bool
 ) -> tuple[Column, Column, Tables]:
-    """Return the usable entries of an L1 table, where they are, and the tables they mean."""
+    """Return the entries of an L1 table, where they are, and the tables they mean."""
     nothing = _NONE, _NONE, Tables.merged([])
     if not area.length or area.start >= shape.file_size or area.start < 0:
         return nothing
@@ -177,9 +177,9 @@ def _read_l1(
     beyond = ~misaligned & (place + shape.cluster > round_up(shape.file_size, SECTOR))
     inspection.corruptions("l2-beyond-end", beyond, at, text)
     good = ~(nowhere | misaligned | beyond)
-    place, at = place[good], at[good]
-    one = np.ones(len(place), dtype=np.int64)
-    return values[good], at, Tables(place, one, one * active, at)
+    one = np.ones(int(good.sum()), dtype=np.int64)
+    tables = Tables(place[good], one, one * active, at[good])
+    return values[~nowhere], at[~nowhere], tables
 
 
 def _read_snapshots(inspection: Inspection, shape: Shape) -> tuple[list[Area], Tables]:

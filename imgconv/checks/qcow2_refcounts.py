@@ -6,32 +6,47 @@ that of a window, however large the file is.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
-from imgconv.checks.qcow2_entries import Entries
+from imgconv.checks.qcow2_entries import Entries, Runs
 from imgconv.checks.qcow2_header import Shape
 from imgconv.checks.qcow2_metadata import Metadata, owners
-from imgconv.checks.qcow2_stored import BIGGEST, PIECE, Stored
+from imgconv.checks.qcow2_stored import BIGGEST, PIECE, Numbers, Stored
 from imgconv.checks.report import CORRUPTION, LEAK
-from imgconv.ranges import Column, Mask
+from imgconv.ranges import Column, Mask, Ranges
 from imgconv.units import MiB
 
-WINDOW_BYTES = 64 * MiB
+WINDOW_BYTES = 96 * MiB
+_FEW = 256
+
+
+def counter(metadata: Metadata, shape: Shape) -> np.dtype[Any]:
+    """Return a type that no count of references can overflow."""
+    most = int(metadata.tables.weight.sum()) * shape.per_table * 2
+    most += shape.front.refcount_table_clusters * shape.cluster + len(metadata.scattered)
+    return np.dtype(np.int32 if most < 1 << 30 else np.int64)
 
 
 class Window:
     """The clusters from `low` to `high`: references to them, and what is stored of them."""
 
     def __init__(
-        self, inspection: Inspection, shape: Shape, metadata: Metadata, low: int, high: int
+        self,
+        inspection: Inspection,
+        shape: Shape,
+        metadata: Metadata,
+        low: int,
+        high: int,
+        kind: np.dtype[Any],
     ):
         self._inspection, self._shape, self._metadata = inspection, shape, metadata
         self._owners = owners(shape, metadata)
         self.low, self.high = low, high
-        self._steps = np.zeros(high - low + 1, dtype=np.int64)  # where the count changes
+        self._steps = np.zeros(high - low + 1, dtype=kind)  # where the count changes
         self._is_one = np.empty(high - low, dtype=np.bool_)
         self.in_use = 0  # behind the last cluster with a refcount or a reference
         self._stored = Stored(inspection, shape, metadata.blocks)
@@ -51,13 +66,28 @@ class Window:
         if not inside.all():
             start, stop = start[inside], stop[inside]
             weight = weight if isinstance(weight, int) else weight[inside]
-        np.add.at(self._steps, start, weight)
-        np.subtract.at(self._steps, stop, weight)
+        kind = self._steps.dtype.type
+        amount = kind(weight) if isinstance(weight, int) else weight.astype(kind)
+        np.add.at(self._steps, start, amount)
+        np.subtract.at(self._steps, stop, amount)
 
     def refer_metadata(self) -> None:
         """Count what metadata but L2 tables' entries refer to."""
         for owner in self._owners:
             self.refer(owner.number, owner.number, owner.own)
+
+    def refer_runs(self, runs: Runs) -> None:
+        """Count references to clusters in runs."""
+        self.refer(runs.first, runs.last, 1)
+
+    def are_single(self, runs: Runs) -> bool:
+        """Say whether the refcounts of runs, as far as they are in the window, are all one."""
+        start = np.maximum(runs.first, self.low) - self.low
+        stop = np.minimum(runs.last + 1, self.high) - self.low
+        pairs = Ranges(start, stop).where(start < stop)
+        if len(pairs) < _FEW:
+            return all(self._is_one[low:high].all() for low, high in pairs)
+        return bool(self._is_one[pairs.units(1)].all())
 
     def refer_entries(self, entries: Entries) -> None:
         """Count what entries refer to; clusters in order are one reference."""
@@ -112,23 +142,25 @@ class Window:
 
     def compare(self) -> None:
         """Compare references with refcounts; nothing may be counted any more."""
-        expected = np.cumsum(self._steps, out=self._steps)[:-1]
+        expected = np.cumsum(self._steps, dtype=self._steps.dtype, out=self._steps)[:-1]
         most = min((1 << self._shape.refcount_bits) - 1, BIGGEST)
         self._check_owners(expected, most)
         for first, stored in self._pieces():
             piece = expected[first - self.low : first - self.low + len(stored)]
             self._compare(first, stored, piece, most)
 
-    def _compare(self, first: int, stored: Column, expected: Column, most: int) -> None:
-        used = np.flatnonzero((stored > 0) | (expected > 0))
-        if len(used):
-            self.in_use = max(self.in_use, first + int(used[-1]) + 1)
+    def _compare(self, first: int, stored: Numbers, expected: Numbers, most: int) -> None:
+        equal = np.array_equal(stored, expected)
+        used = (expected if equal else (stored > 0) | (expected > 0)) != 0
+        if used.any():
+            behind = len(used) - int(np.argmax(used[::-1]))
+            self.in_use = max(self.in_use, first + behind)
+        if equal:
+            return
         over = expected > most
         if over.any():
             self._overflow(first + np.flatnonzero(over), expected[over], most)
             expected = np.minimum(expected, most)
-        if np.array_equal(stored, expected):
-            return
         low, high = np.flatnonzero(stored < expected), np.flatnonzero(stored > expected)
         for rows, severity, rule in (
             (low, CORRUPTION, "refcount-low"),
@@ -139,7 +171,7 @@ class Window:
             at = number * self._shape.cluster
             self._inspection.findings.add_all(severity, rule, at, text)
 
-    def _overflow(self, number: Column, count: Column, most: int) -> None:
+    def _overflow(self, number: Column, count: Numbers, most: int) -> None:
         self._inspection.findings.add_all(
             CORRUPTION,
             "refcount-overflow",
@@ -148,7 +180,7 @@ class Window:
             total=int((count - most).sum()),
         )
 
-    def _check_owners(self, expected: Column, most: int) -> None:
+    def _check_owners(self, expected: Numbers, most: int) -> None:
         """Check that what holds metadata holds nothing else; where the refcount tells of it,
         that is said already."""
         for owner in self._owners:
@@ -168,7 +200,7 @@ class Window:
             same[row] = self._stored.read(one, one + 1)[0] == count[row]
         return same
 
-    def _pieces(self) -> Iterator[tuple[int, Column]]:
+    def _pieces(self) -> Iterator[tuple[int, Numbers]]:
         """Yield the refcounts of the window in pieces, and which cluster each begins with."""
         for first in range(self.low, self.high, PIECE):
             self._inspection.stop.check()
@@ -181,8 +213,8 @@ class _Counts:
 
     stored: Stored
     number: Column
-    told: Column
-    expected: Column
+    told: Numbers
+    expected: Numbers
 
     def __call__(self, row: int) -> str:
         at = self.stored.where(int(self.number[row]))
