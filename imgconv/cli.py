@@ -7,7 +7,7 @@ from types import FrameType
 from typing import NoReturn
 
 from imgconv import terminal
-from imgconv.commands import COMMANDS, LEAST_FAILURE, run_command
+from imgconv.commands import COMMANDS, INSTEAD, run_command
 from imgconv.errors import Cancelled, ImgconvError, OutOfResources
 
 DEFECT = 70
@@ -82,7 +82,8 @@ def _fail(error: ImgconvError, words: list[str]) -> int:
     if "--json" in words:
         record = {"code": error.code, "message": f"{error}{notes}"}
         terminal.print_json({"error": record}, to_stderr=True)
-    return max(error.exit_status, LEAST_FAILURE.get(words[0], 1) if words else 1)
+    status = error.exit_status
+    return INSTEAD.get((words[0], status), status) if words else status
 
 
 def _run(words: list[str]) -> int:

@@ -145,14 +145,15 @@ def _read_refcount_table(inspection: Inspection, shape: Shape, length: int) -> C
     values, at = entries[used], start + 8 * used
     reserved = (values & (SECTOR - 1)) != 0
     inspection.corruptions("refcount-table-reserved", reserved, at, Told(_ENTRY, values))
-    misaligned = ~reserved & (values % shape.cluster != 0)
+    values = values & -SECTOR
+    misaligned = values % shape.cluster != 0
     inspection.corruptions("refcount-block-misaligned", misaligned, at, Told(_ENTRY, values))
-    beyond = ~reserved & ~misaligned
-    beyond &= (values < 0) | (values >= shape.clusters * shape.cluster)
+    beyond = (values < 0) | (values >= shape.clusters * shape.cluster)
+    beyond &= ~misaligned
     inspection.corruptions("refcount-block-beyond-end", beyond, at, Told(_ENTRY, values))
     late = used * shape.per_block >= shape.clusters
     inspection.warnings("refcount-past-end", late, at, lambda _: "clusters beyond the file")
-    entries[used[reserved | misaligned | beyond]] = 0
+    entries[used] = np.where(misaligned | beyond, 0, values)
     return entries
 
 

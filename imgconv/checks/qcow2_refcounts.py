@@ -21,7 +21,7 @@ from imgconv.ranges import Column, Mask, Ranges
 from imgconv.units import MiB
 
 WINDOW_BYTES = 96 * MiB
-_FEW = 256
+_FEW, _MANY = 256, 10_000
 
 
 def counter(metadata: Metadata, shape: Shape) -> np.dtype[Any]:
@@ -134,11 +134,19 @@ class Window:
         else:
             number = place >> self._shape.front.cluster_bits
             inside = (number >= self.low) & (number < self.high)
-            is_one = self._is_one[np.where(inside, number - self.low, 0)] & inside
+            is_one = self._is_one[np.where(inside, number - self.low, 0)]
             wrong = (is_one != copied) & inside
             if self.low == 0:
-                wrong |= copied & (number >= self._shape.clusters)
+                wrong |= self._differs_beyond(number, copied)
         self._inspection.corruptions(rule, wrong, at, Told("an entry {:#x}", entry))
+
+    def _differs_beyond(self, number: Column, copied: Mask) -> Mask:
+        """Say which flags are wrong of clusters that are not in the file; a refcount there may
+        be all the same. Of very many, only the first are looked up."""
+        wrong = copied & False
+        for row in np.flatnonzero(number >= self._shape.clusters).tolist()[:_MANY]:
+            wrong[row] = self._stored.is_one(int(number[row])) != copied[row]
+        return wrong
 
     def compare(self) -> None:
         """Compare references with refcounts; nothing may be counted any more."""
@@ -195,7 +203,7 @@ class Window:
     def _is_stored(self, number: Column, count: Column, chosen: Mask) -> Mask:
         """Say for the chosen clusters whether their refcount is `count`."""
         same = chosen & False
-        for row in np.flatnonzero(chosen).tolist()[:100_000]:
+        for row in np.flatnonzero(chosen).tolist()[:_MANY]:
             one = int(number[row])
             same[row] = self._stored.read(one, one + 1)[0] == count[row]
         return same

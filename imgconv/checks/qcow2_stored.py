@@ -32,6 +32,10 @@ class Stored:
         per_block = self._shape.per_block
         return bool(self._blocks[low // per_block : -(-high // per_block)].any())
 
+    def is_one(self, number: int) -> bool:
+        """Say whether a cluster's refcount is one."""
+        return bool(self.read(number, number + 1)[0] == 1)
+
     def read(self, low: int, high: int) -> Numbers:
         """Return the refcounts of clusters `low` to `high`, a piece at most."""
         per_block = self._shape.per_block

@@ -23,12 +23,14 @@ COMMANDS = {
     "uploads": "list or abort unfinished uploads",
     "grant": "print a ticket for one upload without credentials",
 }
-LEAST_FAILURE = {"compare": 2}  # exit codes below it say something about the images
+# Exit codes of failures for which commands have another use, and what stands for these.
+INSTEAD = {("compare", 1): 2, ("check", 2): 1}
 _EPILOG = """\
 Exit codes: 0 done; 1 the input or the output failed (of compare: the disks differ);
-2 wrong usage, nothing was done; 70 a defect of imgconv; 75 the object store failed for
-now, trying again later may help; 129 hung up; 130 interrupted (Ctrl-C); 143 terminated
-(SIGTERM). However it ends, the output is either whole or not there."""
+2 wrong usage, nothing was done (of check: the image is corrupt; 3: it leaks); 70 a defect
+of imgconv; 75 the object store failed for now, trying again later may help; 129 hung up;
+130 interrupted (Ctrl-C); 143 terminated (SIGTERM). However it ends, the output is either
+whole or not there."""
 
 
 class _Parser(argparse.ArgumentParser):
