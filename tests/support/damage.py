@@ -5,10 +5,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from support.peers import qemu_img, qemu_name
-
 import imgconv
 from imgconv import CheckReport
+from support.peers import qemu_img, qemu_name
 
 COUNTS = ("corruptions", "leaks", "check-errors")
 USAGE = (
@@ -48,7 +47,7 @@ def check(image: Path, format_name: str, **options: Any) -> CheckReport:
 
 def assert_clean(report: CheckReport) -> None:
     assert report.exit_status == 0, report.findings
-    assert not report.corruptions and not report.leaks and not report.check_errors
+    assert (report.corruptions, report.leaks, report.check_errors) == (0, 0, 0)
 
 
 def assert_found(report: CheckReport, rule: str, offset: int, severity: str) -> None:
