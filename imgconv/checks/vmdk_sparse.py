@@ -173,6 +173,7 @@ def _read_tables(
     taken = check_metadata(inspection, Ranges.concat(pieces), np.concatenate(said_at))
     if len(found) == 2:
         _compare_tables(inspection, *found)
+        found[0] = _completed(*found)
     return found[0] if found else None, taken
 
 
@@ -203,6 +204,18 @@ def _tables_of(
         decode=decode,
         least=SECTOR if header.flags & ondisk.FLAG_COMPRESSED else 0,
     )
+
+
+def _completed(first: Tables, second: Tables) -> Tables:
+    """Return the first directory's tables, and of those it has lost the second one's."""
+    lost = ~np.isin(second.number, first.number)
+    if not lost.any():
+        return first
+    number = np.concatenate((first.number, second.number[lost]))
+    order = np.argsort(number)
+    where = np.concatenate((first.where, second.where[lost]))[order]
+    said_at = np.concatenate((first.said_at, second.said_at[lost]))[order]
+    return replace(first, number=number[order], where=where, said_at=said_at)
 
 
 def _compare_tables(inspection: Inspection, first: Tables, second: Tables) -> None:
