@@ -5,13 +5,13 @@
     │   ├── OptionError            a format option is unknown or out of range
     │   ├── UnsupportedCombination this format cannot go to that sink
     │   ├── LimitExceeded          the disk is too big for the format
-    │   ├── CheckUnsupported       the format has nothing to check
     │   └── KernelUnavailable      the demanded native kernel cannot run here
     ├── SourceError                the input
     │   ├── SourceUnreadable       cannot be opened or is not a disk image
     │   ├── FormatMismatch         its content is not what name or option say
     │   ├── ImageMalformed         what the image says of itself cannot be
     │   ├── ImageUnsupported       it is of a kind that is not read
+    │   ├── CheckUnsupported       its format has nothing to check
     │   ├── ReadFailed             the system refused a read
     │   ├── SourceTruncated        it ended before its size did
     │   └── SourceChanged          it was modified while it was read
@@ -84,13 +84,6 @@ class LimitExceeded(UsageError):
         )
 
 
-class CheckUnsupported(UsageError):
-    """The format has no structure that could be checked."""
-
-    code = "check-unsupported"
-    exit_status = 63  # that of qemu-img check
-
-
 class KernelUnavailable(UsageError):
     """IMGCONV_KERNEL demands a native kernel that cannot run here."""
 
@@ -135,6 +128,13 @@ class ImageUnsupported(SourceError):
     """The image is of a kind that imgconv does not read: with a parent, too large, ..."""
 
     code = "image-unsupported"
+
+
+class CheckUnsupported(SourceError):
+    """The format has no structure that could be checked."""
+
+    code = "check-unsupported"
+    exit_status = 63  # that of qemu-img check
 
 
 class ReadFailed(SourceError):

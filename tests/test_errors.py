@@ -32,6 +32,8 @@ def test_exit_codes_tell_usage_from_failure_and_failure_from_try_again() -> None
             assert kind.exit_status == 2
         elif kind in LATER:
             assert kind.exit_status == 75
+        elif kind is errors.CheckUnsupported:
+            assert kind.exit_status == 63  # as of qemu-img check
         elif kind is not errors.Cancelled:
             assert kind.exit_status == 1
 
