@@ -47,10 +47,11 @@ class Window:
         self._owners = owners(shape, metadata)
         self.low, self.high = low, high
         self._steps = np.zeros(high - low + 1, dtype=kind)  # where the count changes
-        self._is_one = np.empty(high - low, dtype=np.bool_)
+        self._is_one = np.zeros(high - low, dtype=np.bool_)
         self.in_use = 0  # behind the last cluster with a refcount or a reference
         self._stored = Stored(inspection, shape, metadata.blocks)
-        for first, stored in self._pieces():
+        has_blocks = self._stored.has_blocks(low, high)
+        for first, stored in self._pieces() if has_blocks else ():
             self._is_one[first - low : first - low + len(stored)] = stored == 1
 
     @property

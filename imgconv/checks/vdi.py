@@ -95,6 +95,8 @@ def _check_fields(inspection: Inspection, header: ondisk.Header) -> None:
     child = header.image_type in (UNDO, DIFFERENCING)
     text = "the type and the parent's id do not agree"
     require(child == any(header.parent_id), "parent", 0x1A8, text)
+    alone = child or not any(header.parent_modification_id)
+    require(alone, "parent", 0x1B8, "a base image with a parent's id")
 
 
 @dataclass(slots=True, eq=False)

@@ -88,6 +88,7 @@ def test_a_vdi_of_which_two_blocks_are_one_is_counted_as_qemu_does(vdi: Path) ->
         (0x17C, "<I", 7, "block-size", "corruption"),
         (0x188, "<Q", 0, "null-id", "warning"),
         (0x1A8, "<Q", 5, "parent", "corruption"),
+        (0x1B8, "<Q", 5, "parent", "corruption"),
         (0x1D4, "<I", 1, "sector-size", "corruption"),
     ],
 )
