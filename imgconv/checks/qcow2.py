@@ -84,7 +84,7 @@ def _check_refcounts(
     tables = len(metadata.tables.place) * shape.cluster
     windows = min(div_ceil(count, size), max(MAX_READ // max(tables, 1), 1))
     if windows * size < shape.clusters:
-        text = f"{shape.clusters} clusters, of which {windows * size} are counted"
+        text = f"{shape.clusters} clusters, of which {min(windows * size, count)} are counted"
         inspection.error("too-large", 0, text)
     for low in range(0, min(windows * size, count), size):
         inspection.stop.check()
