@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
-    from imgconv.api import checksum, compare, convert, measure
+    from imgconv.api import checksum, compare, convert, info, measure
     from imgconv.api import open_disk as open
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from imgconv.formats.vhd import Vhd
     from imgconv.formats.vmdk import Vmdk
     from imgconv.guest import GuestDisk
+    from imgconv.inspection import Info
     from imgconv.progress import Progress
     from imgconv.report import Measurement, PartRecord, Report, UploadReport
     from imgconv.sinks.multipart import MultipartSink
@@ -93,6 +94,7 @@ __all__ = [
     "ImageMalformed",
     "ImageUnsupported",
     "ImgconvError",
+    "Info",
     "KernelUnavailable",
     "LimitExceeded",
     "Local",
@@ -144,6 +146,7 @@ __all__ = [
     "checksum",
     "compare",
     "convert",
+    "info",
     "issue_ticket",
     "measure",
     "open",
@@ -156,6 +159,7 @@ _HOMES = {
         "checksum",
         "compare",
         "convert",
+        "info",
         "measure",
     ),
     "imgconv.digest": ("Checksum",),
@@ -204,6 +208,7 @@ _HOMES = {
     "imgconv.formats.vhd": ("Vhd",),
     "imgconv.formats.vmdk": ("Vmdk",),
     "imgconv.guest": ("GuestDisk",),
+    "imgconv.inspection": ("Info",),
     "imgconv.progress": ("Progress",),
     "imgconv.report": (
         "Measurement",

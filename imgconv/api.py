@@ -13,9 +13,10 @@ from imgconv.formats import format_class, format_names
 from imgconv.formats.base import EncodingWriter, Format, PlannedWriter
 from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
+from imgconv.inspection import Info, inspect
 from imgconv.kernels import kernel
 from imgconv.names import of_file
-from imgconv.opening import Location, files_of, open_location, opened
+from imgconv.opening import Location, files_of, open_location, opened, opened_file
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
@@ -241,7 +242,31 @@ def open_disk(
     It may be a file, a block device, or the URL of an object (s3, oss, http, https), in
     the `store` with those options. Raises SourceError and StoreError.
     """
-    return GuestDisk(open_location(os.fsdecode(source), source_format, read, store, None)[0])
+    disk, name, file = open_location(os.fsdecode(source), source_format, read, store, None)
+    return GuestDisk(disk, file, name)
+
+
+def info(
+    source: Location | Source | GuestDisk,
+    *,
+    source_format: str | None = None,
+    store: "Store | None" = None,
+) -> Info:
+    """Tell what an image is, from its headers: format, sizes, options, snapshots, flags.
+
+    None of the files that it names is opened, so that they may be missing; nor need it be
+    one that can be read: it may be encrypted, corrupt or in need of a parent. Without a
+    `source_format` its content alone decides. Raises SourceError for headers that cannot
+    be, and StoreError.
+    """
+    if isinstance(source, GuestDisk):
+        return source.info
+    if not isinstance(source, (str, bytes, os.PathLike)):
+        return inspect(source, "raw")
+    location = os.fsdecode(source)
+    with opened_file(location, source_format, store) as (file, name, remarks):
+        found = inspect(file, name)
+        return replace(found, warnings=remarks + found.warnings)
 
 
 def format_for(path: str) -> Format:

@@ -52,12 +52,17 @@ def duration(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add IN and how to read it."""
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add IN and its format."""
     parser.add_argument(
         "source", metavar="IN", help="file, block device, or URL (s3, oss, http, https)"
     )
     parser.add_argument("-f", metavar="FORMAT", dest="source_format", help="format of IN")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add IN and how to read it."""
+    add_source(parser)
     group = parser.add_argument_group("reading images", argument_default=argparse.SUPPRESS)
     group.add_argument(
         "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"

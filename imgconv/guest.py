@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from imgconv.inspection import Info, inspect
 from imgconv.sources.base import Source
 
 
@@ -13,8 +14,8 @@ class GuestDisk:
     All offsets and lengths are in bytes of the guest disk. Safe for use by many threads.
     """
 
-    def __init__(self, source: Source):
-        self._source = source
+    def __init__(self, source: Source, file: Source | None = None, format_name: str = "raw"):
+        self._source, self._file, self._format = source, file or source, format_name
 
     @property
     def source(self) -> Source:
@@ -30,6 +31,14 @@ class GuestDisk:
     def warnings(self) -> tuple[str, ...]:
         """One-line remarks on how the image was understood."""
         return self._source.warnings
+
+    @property
+    def info(self) -> Info:
+        """What the image's headers say, and its file's length; read when asked for.
+
+        Raises SourceError when they cannot be read any more.
+        """
+        return inspect(self._file, self._format)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on, fewer only at the end of the disk.

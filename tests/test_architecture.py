@@ -22,6 +22,7 @@ LAYERS = [
     {"layout"},
     {"ondisk", "upload"},
     {"formats", "sources", "sinks", "stores"},
+    {"inspection"},
     {"guest"},
     {"batches", "tally", "render", "outputs"},
     {"scan", "comparison", "conversion", "estimate"},

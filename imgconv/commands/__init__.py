@@ -19,6 +19,7 @@ COMMANDS = {
     "measure": "print the size OUT would have",
     "compare": "say whether two disks have the same content",
     "checksum": "print a digest of what a disk holds",
+    "info": "say what an image is, from its headers",
     "uploads": "list or abort unfinished uploads",
     "grant": "print a ticket for one upload without credentials",
 }
