@@ -1,5 +1,6 @@
 """VDI images: dynamic and fixed, as VirtualBox and QEMU write them."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from imgconv.errors import ImageUnsupported
@@ -34,9 +35,8 @@ def open_vdi(image: ImageFile) -> Source:
     size = round_up(header.disk_size, SECTOR)
     image.check_size(size)
     numbers, where = _read_map(image, header)
-    return MappedSource(
-        image.file, size, Mapping.of_blocks(numbers, where, header.block_size, size)
-    )
+    mapping = Mapping.of_blocks(numbers, where, header.block_size, size)
+    return MappedSource(image.file, size, replace(mapping, full=True))
 
 
 def describe_vdi(image: ImageFile) -> Description:

@@ -45,7 +45,7 @@ def open_vhd(image: ImageFile) -> Source:
     if footer.disk_type == ondisk.FIXED:
         image.check(at >= size, at + 48, f"{size} bytes of disk, but the file has {at} of them")
         return MappedSource(
-            image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64))
+            image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64), full=True)
         )
     header = _read_header(image, footer, at)
     mapping = _read_blocks(image, footer, header, at, size)
@@ -188,7 +188,7 @@ def _written_sectors(
     found = np.concatenate(pieces + recent, axis=1)
     found = found[:, found[0] < size]  # the last block may have more sectors than the disk
     start, stop, where = found[:, np.argsort(found[0])]
-    return Mapping(Ranges(start, np.minimum(stop, size)), where)
+    return Mapping(Ranges(start, np.minimum(stop, size)), where, full=True)
 
 
 def _written(bitmap: bytes) -> Column:
