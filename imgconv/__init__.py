@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from imgconv.api import open_disk as open
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
+    from imgconv.diskmap import DiskMap, MapEntry
     from imgconv.errors import (
         Cancelled,
         ContentDamaged,
@@ -88,6 +89,7 @@ __all__ = [
     "Comparison",
     "ContentDamaged",
     "CredentialsExpired",
+    "DiskMap",
     "Format",
     "FormatMismatch",
     "GuestDisk",
@@ -98,6 +100,7 @@ __all__ = [
     "KernelUnavailable",
     "LimitExceeded",
     "Local",
+    "MapEntry",
     "Measurement",
     "MultipartSink",
     "ObjectChanged",
@@ -163,6 +166,7 @@ _HOMES = {
         "measure",
     ),
     "imgconv.digest": ("Checksum",),
+    "imgconv.diskmap": ("DiskMap", "MapEntry"),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "Cancelled",

@@ -61,8 +61,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add IN and how to read it."""
+    """Add IN, how to read it, and by how many."""
     add_source(parser)
+    add_image_options(parser)
+    parser.add_argument("-m", "--threads", type=whole, metavar="N", help="number of workers")
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add what to believe of images, and which files they may need."""
     group = parser.add_argument_group("reading images", argument_default=argparse.SUPPRESS)
     group.add_argument(
         "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
@@ -79,7 +85,6 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="refuse an image of a larger disk (64T)",
     )
-    parser.add_argument("-m", "--threads", type=whole, metavar="N", help="number of workers")
 
 
 def add_format_options(parser: argparse.ArgumentParser) -> None:

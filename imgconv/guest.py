@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from imgconv.diskmap import DiskMap, map_of
 from imgconv.inspection import Info, inspect
 from imgconv.sources.base import Source
 
@@ -82,6 +83,16 @@ class GuestDisk:
             yield last[0], last[1], True
         if at < self.size:
             yield at, self.size, False
+
+    def map(self, start: int = 0, length: int | None = None) -> DiskMap:
+        """Return the map of the disk, or of `length` bytes from `start` on.
+
+        Iterating over it gives a MapEntry for each stretch that is alike. From metadata
+        alone; raises ValueError for a negative argument, and SourceError while iterating.
+        """
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"start {start} and length {length} must not be negative")
+        return map_of(self._source, start, length)
 
     def close(self) -> None:
         """Release the image; harmless when repeated."""

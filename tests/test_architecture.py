@@ -22,7 +22,7 @@ LAYERS = [
     {"layout"},
     {"ondisk", "upload"},
     {"formats", "sources", "sinks", "stores"},
-    {"inspection"},
+    {"inspection", "diskmap"},
     {"guest"},
     {"batches", "tally", "render", "outputs"},
     {"scan", "comparison", "conversion", "estimate"},
