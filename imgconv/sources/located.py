@@ -90,7 +90,9 @@ class Located:
 
     def window(self, start: int, stop: int) -> "Located":
         """Return what of the rows lies in [start, stop)."""
-        return self.within(Ranges.single(start, stop))
+        first = int(np.searchsorted(self.guest.stop, start, side="right"))
+        last = int(np.searchsorted(self.guest.start, stop, side="left"))
+        return self.rows(slice(first, max(first, last))).within(Ranges.single(start, stop))
 
     def shifted(self, distance: int) -> "Located":
         """Move the rows in the guest."""

@@ -81,7 +81,9 @@ class _Entries:
     count: Column
 
     def where(self, chosen: Mask) -> "_Entries":
-        """Return those for which `chosen` is true."""
+        """Return those for which `chosen` is true; all of them without a copy."""
+        if chosen.all():
+            return self
         return _Entries(*(column[chosen] for column in self._columns()))
 
     def joined(self, cluster: int) -> "_Entries":
@@ -315,6 +317,8 @@ def _mapping(image: ImageFile, geometry: Geometry, plain: _Entries) -> Mapping:
     if geometry.extended:
         rest = plain.where((allocated != 0) & (allocated != _WHOLE))
         parts += _subclusters(image, geometry, rest)
+    if len(parts) == 1:
+        return parts[0]
     start = np.concatenate([part.guest.start for part in parts])
     order = np.argsort(start)
     stop = np.concatenate([part.guest.stop for part in parts])[order]
@@ -350,6 +354,8 @@ def _set_bits(words: Column) -> tuple[Column, Column]:
 def _clipped(geometry: Geometry, mapping: Mapping) -> tuple[Mapping, bool]:
     """Cut off what the file ends before: it reads as zeros. Say whether there is no such."""
     length = np.minimum(mapping.guest.length, geometry.room - mapping.where)
+    if (length == mapping.guest.length).all():
+        return mapping, True
     start, kept = mapping.guest.start, length > 0
     guest = Ranges(start[kept], (start + length)[kept])
     return Mapping(guest, mapping.where[kept]), guest.total == mapping.guest.total
