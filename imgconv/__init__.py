@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         UnsupportedCombination,
         UploadGone,
         UsageError,
+        VerificationFailed,
         WriteFailed,
     )
     from imgconv.formats.base import Format
@@ -141,6 +142,7 @@ __all__ = [
     "UploadReport",
     "UsageError",
     "Vdi",
+    "VerificationFailed",
     "Vhd",
     "Vmdk",
     "WriteFailed",
@@ -200,6 +202,7 @@ _HOMES = {
         "UnsupportedCombination",
         "UploadGone",
         "UsageError",
+        "VerificationFailed",
         "WriteFailed",
     ),
     "imgconv.formats.base": ("Format",),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what only some calls need is loaded there
     from imgconv.digest import Checksum
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
+    from imgconv.verification import Verification
 
 
 def convert(
@@ -47,6 +48,7 @@ def convert(
     clobber: bool | None = None,
     store: "Store | None" = None,
     upload: "UploadOptions | None" = None,
+    verify: bool = False,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Report:
@@ -76,6 +78,8 @@ def convert(
             Default: a file may, an object may not.
         store: how to reach an object store: S3(), Oss() or another store's options.
         upload: how to send: part size, concurrency, resuming (see UploadOptions).
+        verify: read the output back and compare it with the source: a file before it gets
+            its name, an object when it is there, and it is removed if it is wrong.
         progress: called with an `imgconv.Progress` after every piece of work.
         cancelled: asked often; when it returns true, everything stops.
 
@@ -85,7 +89,7 @@ def convert(
     Raises:
         UsageError: it cannot be done as asked (OptionError, LimitExceeded, ...).
         SourceError: the source cannot be read, shrank or changed.
-        SinkError: the target cannot be written.
+        SinkError: the target cannot be written, or fails to be verified.
         StoreError: the object store failed or refused.
         Cancelled: `cancelled` said so.
 
@@ -101,10 +105,15 @@ def convert(
         conversion = Conversion(disk, output, _identity(disk, identity), path)
         writer = conversion.writer()
         stop, tally = Stop(cancelled), Tally(progress)
+        check = _verification(conversion, workers, stop, tally) if verify else None
         with _open_target(conversion, clobber, store, upload, stop, tally) as sink:
             size, passes = _drive(conversion, sink, workers, stop, tally)
+            if check is not None:
+                check.check_sink(sink, size)
             disk.verify()
             sink.commit(size)
+        if check is not None:
+            check.check_object(sink, store)
         report = Report(
             source=disk.name,
             source_format=format_name,
@@ -121,6 +130,7 @@ def convert(
             kernel=kernel(),
             seconds=monotonic() - started,
             warnings=disk.warnings,
+            verified=verify,
         )
     return report if scheme_of(path) is None else _with_upload(report, sink, store, upload)
 
@@ -324,6 +334,16 @@ def _open_target(
         cancelled=stop.is_set,
         tally=tally,
     )
+
+
+def _verification(
+    conversion: Conversion, threads: int, stop: Stop, tally: Tally
+) -> "Verification":
+    """Refuse what could not be verified before it is written."""
+    from imgconv.verification import Verification, refuse_unverifiable
+
+    refuse_unverifiable(conversion.target, conversion.output.name)
+    return Verification(conversion, threads=threads, stop=stop, tally=tally)
 
 
 def _with_upload(

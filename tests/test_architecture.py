@@ -29,7 +29,7 @@ LAYERS = [
     {"encode", "deliver", "digest"},
     {"pipeline"},
     {"objects"},
-    {"opening"},
+    {"opening", "verification"},
     {"api", "uploads", "testing"},
     {"terminal"},
     {"arguments"},

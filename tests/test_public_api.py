@@ -41,6 +41,7 @@ def test_signatures() -> None:
         "clobber",
         "store",
         "upload",
+        "verify",
         "progress",
         "cancelled",
     ]

@@ -49,9 +49,9 @@ def open_vhd(image: ImageFile) -> Source:
         )
     header = _read_header(image, footer, at)
     mapping = _read_blocks(image, footer, header, at, size)
-    disk = MappedSource(image.file, size, mapping)
     if footer.disk_type == ondisk.DYNAMIC:
-        return disk
+        return MappedSource(image.file, size, replace(mapping, full=True))
+    disk = MappedSource(image.file, size, mapping)
     return Layer(disk, mapping.guest.merged()).over(_open_parent(image, header))
 
 
@@ -188,7 +188,7 @@ def _written_sectors(
     found = np.concatenate(pieces + recent, axis=1)
     found = found[:, found[0] < size]  # the last block may have more sectors than the disk
     start, stop, where = found[:, np.argsort(found[0])]
-    return Mapping(Ranges(start, np.minimum(stop, size)), where, full=True)
+    return Mapping(Ranges(start, np.minimum(stop, size)), where)
 
 
 def _written(bitmap: bytes) -> Column:
