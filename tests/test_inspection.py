@@ -126,8 +126,10 @@ def rows(entries: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """Yield stretches, neighbours of one kind as one; an offset is of moment for data."""
     last: list[Any] | None = None
     for entry in entries:
-        kind = [entry[name] for name in ("depth", "present", "zero", "data")]
-        at = entry.get("offset") if entry["data"] and not entry["zero"] else None
+        # qemu-img calls a hole in a flat extent both data and zero.
+        data = entry["data"] and not entry["zero"]
+        kind = [entry["depth"], entry["present"], entry["zero"], data]
+        at = entry.get("offset") if data else None
         start, stop = entry["start"], entry["start"] + entry["length"]
         if last is not None and last[2:6] == kind:
             expected = None if last[6] is None else last[6] + start - last[0]
