@@ -67,7 +67,15 @@ def main() -> None:
         size = format_size(report.output_size)
         told = verdict(raw, path, options.name)
         print(f"{name:20} {size:>12} {on_disk:>11} {report.seconds:6.2f}s  {told}")
+    show_info(FOLDER / "sample-zstd.qcow2")
     show_upload(raw)
+
+
+def show_info(path: Path) -> None:
+    """What a program learns of an image without reading the disk in it."""
+    found = imgconv.info(path)
+    options = ", ".join(f"{name}={value}" for name, value in found.options.items())
+    print(f"\nimgconv info {path}\n  {found.format} {found.version}: {options}")
 
 
 def show_upload(raw: Path) -> None:

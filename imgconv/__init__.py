@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from imgconv.version import __version__
 
 if TYPE_CHECKING:
-    from imgconv.api import check, checksum, compare, convert, measure
-    from imgconv.api import open_disk as open
+    from imgconv.api import convert, measure
     from imgconv.checks.report import CheckReport, Finding
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
+    from imgconv.diskmap import DiskMap, MapEntry
     from imgconv.errors import (
         Cancelled,
         CheckUnsupported,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UnsupportedCombination,
         UploadGone,
         UsageError,
+        VerificationFailed,
         WriteFailed,
     )
     from imgconv.formats.base import Format
@@ -67,7 +68,10 @@ if TYPE_CHECKING:
     from imgconv.formats.vhd import Vhd
     from imgconv.formats.vmdk import Vmdk
     from imgconv.guest import GuestDisk
+    from imgconv.inspection import Info
     from imgconv.progress import Progress
+    from imgconv.questions import check, checksum, compare, info
+    from imgconv.questions import open_disk as open
     from imgconv.report import Measurement, PartRecord, Report, UploadReport
     from imgconv.sinks.multipart import MultipartSink
     from imgconv.sources.options import ReadOptions
@@ -91,6 +95,7 @@ __all__ = [
     "Comparison",
     "ContentDamaged",
     "CredentialsExpired",
+    "DiskMap",
     "Finding",
     "Format",
     "FormatMismatch",
@@ -98,9 +103,11 @@ __all__ = [
     "ImageMalformed",
     "ImageUnsupported",
     "ImgconvError",
+    "Info",
     "KernelUnavailable",
     "LimitExceeded",
     "Local",
+    "MapEntry",
     "Measurement",
     "MultipartSink",
     "ObjectChanged",
@@ -141,6 +148,7 @@ __all__ = [
     "UploadReport",
     "UsageError",
     "Vdi",
+    "VerificationFailed",
     "Vhd",
     "Vmdk",
     "WriteFailed",
@@ -150,6 +158,7 @@ __all__ = [
     "checksum",
     "compare",
     "convert",
+    "info",
     "issue_ticket",
     "measure",
     "open",
@@ -158,18 +167,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "imgconv.api": (
-        "check",
-        "checksum",
-        "compare",
-        "convert",
-        "measure",
-    ),
+    "imgconv.api": ("convert", "measure"),
+    "imgconv.questions": ("check", "checksum", "compare", "info"),
     "imgconv.checks.report": (
         "CheckReport",
         "Finding",
     ),
     "imgconv.digest": ("Checksum",),
+    "imgconv.diskmap": ("DiskMap", "MapEntry"),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "Cancelled",
@@ -204,6 +209,7 @@ _HOMES = {
         "UnsupportedCombination",
         "UploadGone",
         "UsageError",
+        "VerificationFailed",
         "WriteFailed",
     ),
     "imgconv.formats.base": ("Format",),
@@ -216,6 +222,7 @@ _HOMES = {
     "imgconv.formats.vhd": ("Vhd",),
     "imgconv.formats.vmdk": ("Vmdk",),
     "imgconv.guest": ("GuestDisk",),
+    "imgconv.inspection": ("Info",),
     "imgconv.progress": ("Progress",),
     "imgconv.report": (
         "Measurement",
@@ -243,7 +250,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "open":  # the library may have a name that its modules had better not
-        return import_module("imgconv.api").open_disk
+        return import_module("imgconv.questions").open_disk
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

@@ -1,4 +1,4 @@
-"""The library's functions: wiring, no logic of their own."""
+"""The library's functions that make outputs: wiring, no logic of their own."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from imgconv.guest import GuestDisk
 from imgconv.identity import Identity
 from imgconv.kernels import kernel
 from imgconv.names import of_file
-from imgconv.opening import Location, files_of, open_location, opened, opened_file
+from imgconv.opening import Location, files_of, opened
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
@@ -25,14 +25,12 @@ from imgconv.sources.base import Source
 from imgconv.sources.options import ReadOptions
 from imgconv.tally import Tally
 from imgconv.urls import scheme_of
-from imgconv.workers import Stop, default_threads
+from imgconv.workers import Stop, thread_count
 
 if TYPE_CHECKING:  # what only some calls need is loaded there
-    from imgconv.checks.report import CheckReport
-    from imgconv.comparison import Comparison
-    from imgconv.digest import Checksum
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
+    from imgconv.verification import Verification
 
 
 def convert(
@@ -47,6 +45,7 @@ def convert(
     clobber: bool | None = None,
     store: "Store | None" = None,
     upload: "UploadOptions | None" = None,
+    verify: bool = False,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Report:
@@ -76,6 +75,8 @@ def convert(
             Default: a file may, an object may not.
         store: how to reach an object store: S3(), Oss() or another store's options.
         upload: how to send: part size, concurrency, resuming (see UploadOptions).
+        verify: read the output back and compare it with the source: a file before it gets
+            its name, an object when it is there, and it is removed if it is wrong.
         progress: called with an `imgconv.Progress` after every piece of work.
         cancelled: asked often; when it returns true, everything stops.
 
@@ -85,7 +86,7 @@ def convert(
     Raises:
         UsageError: it cannot be done as asked (OptionError, LimitExceeded, ...).
         SourceError: the source cannot be read, shrank or changed.
-        SinkError: the target cannot be written.
+        SinkError: the target cannot be written, or fails to be verified.
         StoreError: the object store failed or refused.
         Cancelled: `cancelled` said so.
 
@@ -94,17 +95,22 @@ def convert(
     """
     started = monotonic()
     path = os.fsdecode(target)
-    workers = _thread_count(threads)
+    workers = thread_count(threads)
     with opened(source, source_format, read, store, cancelled) as (disk, format_name):
         output = format_for(path) if options is None else _format(options)
         _refuse_same_file(disk, path)
         conversion = Conversion(disk, output, _identity(disk, identity), path)
         writer = conversion.writer()
         stop, tally = Stop(cancelled), Tally(progress)
+        check = _verification(conversion, workers, stop, tally) if verify else None
         with _open_target(conversion, clobber, store, upload, stop, tally) as sink:
             size, passes = _drive(conversion, sink, workers, stop, tally)
+            if check is not None:
+                check.check_sink(sink, size)
             disk.verify()
             sink.commit(size)
+        if check is not None:
+            check.check_object(sink, store)
         report = Report(
             source=disk.name,
             source_format=format_name,
@@ -121,6 +127,7 @@ def convert(
             kernel=kernel(),
             seconds=monotonic() - started,
             warnings=disk.warnings,
+            verified=verify,
         )
     return report if scheme_of(path) is None else _with_upload(report, sink, store, upload)
 
@@ -150,7 +157,7 @@ def measure(
     output = _format(options)
     with opened(source, source_format, read, store, cancelled) as (disk, _):
         conversion = Conversion(disk, output, disk.identity, STDOUT)
-        workers, stop, tally = _thread_count(threads), Stop(cancelled), Tally(progress)
+        workers, stop, tally = thread_count(threads), Stop(cancelled), Tally(progress)
         writer = conversion.writer()
         found = None
         if isinstance(writer, EncodingWriter) and not exact:
@@ -168,121 +175,6 @@ def measure(
             error=found.error,
             warnings=disk.warnings,
         )
-
-
-def compare(
-    first: Location | Source | GuestDisk,
-    second: Location | Source | GuestDisk,
-    *,
-    strict: bool = False,
-    source_format: str | None = None,
-    read: ReadOptions | None = None,
-    threads: int | None = None,
-    store: "Store | None" = None,
-    progress: Watcher | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> "Comparison":
-    """Compare the content of two disks, wherever they are.
-
-    If one is larger the rest of it must be zero, and with `strict` there must be no rest.
-    Both are of the `source_format`, and if in an object store, in the same `store`. Other
-    arguments and errors are those of `convert`.
-    """
-    from imgconv.comparison import compare as compare_sources
-
-    with (
-        opened(first, source_format, read, store, cancelled) as (one, _),
-        opened(second, source_format, read, store, cancelled) as (other, _),
-    ):
-        found = compare_sources(
-            one,
-            other,
-            threads=_thread_count(threads),
-            stop=Stop(cancelled),
-            tally=Tally(progress),
-            strict=strict,
-        )
-        one.verify()
-        other.verify()
-        return found
-
-
-def checksum(
-    source: Location | Source | GuestDisk,
-    *,
-    source_format: str | None = None,
-    read: ReadOptions | None = None,
-    threads: int | None = None,
-    store: "Store | None" = None,
-    progress: Watcher | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> "Checksum":
-    """Compute a digest of what a disk holds, the same whatever format it is stored in.
-
-    Arguments and errors are those of `convert`.
-    """
-    from imgconv.digest import checksum as checksum_source
-
-    with opened(source, source_format, read, store, cancelled) as (disk, _):
-        workers, stop, tally = _thread_count(threads), Stop(cancelled), Tally(progress)
-        found = checksum_source(disk, threads=workers, stop=stop, tally=tally)
-        disk.verify()
-        return found
-
-
-def check(
-    source: Location,
-    *,
-    data: bool = True,
-    limit: int = 20,
-    source_format: str | None = None,
-    read: ReadOptions | None = None,
-    threads: int | None = None,
-    store: "Store | None" = None,
-    progress: Watcher | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> "CheckReport":
-    """Check the structure of an image, as far as its format has any.
-
-    What is wrong is not raised but told, `limit` findings of each rule and the number of the
-    others; without `data`, what is compressed is not decoded. Files that the image names are
-    not opened but for extents that `read` allows. Raises CheckUnsupported for a raw disk, and
-    what reading the file raises. Other arguments are those of `convert`.
-    """
-    from imgconv.checks import check_image
-    from imgconv.checks.findings import Findings
-    from imgconv.checks.inspection import Inspection
-    from imgconv.sources.checked import ImageFile
-
-    if limit < 1:
-        raise OptionError(f"limit={limit}: must be positive")
-    with opened_file(os.fsdecode(source), source_format, store, cancelled) as (file, name):
-        inspection = Inspection(
-            image=ImageFile(file, name, read or ReadOptions()),
-            findings=Findings(limit),
-            data=data,
-            threads=_thread_count(threads),
-            stop=Stop(cancelled),
-            tally=Tally(progress),
-        )
-        report = check_image(inspection)
-        file.verify()
-        return report
-
-
-def open_disk(
-    source: Location,
-    *,
-    source_format: str | None = None,
-    read: ReadOptions | None = None,
-    store: "Store | None" = None,
-) -> GuestDisk:
-    """Open a disk image for reading; use it with `with`.
-
-    It may be a file, a block device, or the URL of an object (s3, oss, http, https), in
-    the `store` with those options. Raises SourceError and StoreError.
-    """
-    return GuestDisk(open_location(os.fsdecode(source), source_format, read, store, None)[0])
 
 
 def format_for(path: str) -> Format:
@@ -342,6 +234,16 @@ def _open_target(
     )
 
 
+def _verification(
+    conversion: Conversion, threads: int, stop: Stop, tally: Tally
+) -> "Verification":
+    """Refuse what could not be verified before it is written."""
+    from imgconv.verification import Verification, refuse_unverifiable
+
+    refuse_unverifiable(conversion.target, conversion.output.name)
+    return Verification(conversion, threads=threads, stop=stop, tally=tally)
+
+
 def _with_upload(
     report: Report, sink: Sink, store: "Store | None", upload: "UploadOptions | None"
 ) -> Report:
@@ -370,14 +272,6 @@ def _drive(
     head = rehearse(disk, writer, threads=threads, stop=stop, tally=tally)
     writer = conversion.writer()
     return stream(disk, writer, sink, threads=threads, stop=stop, tally=tally, head=head), 2
-
-
-def _thread_count(threads: int | None) -> int:
-    if threads is None:
-        return default_threads()
-    if not 1 <= threads <= 256:
-        raise OptionError(f"threads={threads}: must be from 1 to 256")
-    return threads
 
 
 def _refuse_same_file(disk: Source, path: str) -> None:

@@ -52,12 +52,23 @@ def duration(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add IN and how to read it."""
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add IN and its format."""
     parser.add_argument(
         "source", metavar="IN", help="file, block device, or URL (s3, oss, http, https)"
     )
     parser.add_argument("-f", metavar="FORMAT", dest="source_format", help="format of IN")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add IN, how to read it, and by how many."""
+    add_source(parser)
+    add_image_options(parser)
+    parser.add_argument("-m", "--threads", type=whole, metavar="N", help="number of workers")
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add what to believe of images, and which files they may need."""
     group = parser.add_argument_group("reading images", argument_default=argparse.SUPPRESS)
     group.add_argument(
         "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
@@ -74,7 +85,6 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="refuse an image of a larger disk (64T)",
     )
-    parser.add_argument("-m", "--threads", type=whole, metavar="N", help="number of workers")
 
 
 def add_format_options(parser: argparse.ArgumentParser) -> None:

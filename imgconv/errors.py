@@ -20,7 +20,8 @@
     │   ├── OutputExists           is there already, and must not be replaced
     │   ├── OutputTooLarge         grew past what the format's fields can address
     │   ├── WriteFailed            the system refused a write, a flush or a rename
-    │   └── ReaderGone             whoever read our stream closed it
+    │   ├── ReaderGone             whoever read our stream closed it
+    │   └── VerificationFailed     read back, it does not hold what it should
     ├── StoreError                 an object store
     │   ├── StoreUnavailable       it does not answer, or fails; try again later
     │   ├── StoreThrottled         it asks for fewer requests
@@ -214,6 +215,12 @@ class ReaderGone(SinkError):
     """The process that read our stream closed it before the end."""
 
     code = "reader-gone"
+
+
+class VerificationFailed(SinkError):
+    """The output, read back, does not hold what the source does."""
+
+    code = "verification-failed"
 
 
 class StoreError(ImgconvError):

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from imgconv.diskmap import DiskMap, map_of
+from imgconv.inspection import Info, inspect
 from imgconv.sources.base import Source
 
 
@@ -13,8 +15,8 @@ class GuestDisk:
     All offsets and lengths are in bytes of the guest disk. Safe for use by many threads.
     """
 
-    def __init__(self, source: Source):
-        self._source = source
+    def __init__(self, source: Source, file: Source | None = None, format_name: str = "raw"):
+        self._source, self._file, self._format = source, file or source, format_name
 
     @property
     def source(self) -> Source:
@@ -30,6 +32,14 @@ class GuestDisk:
     def warnings(self) -> tuple[str, ...]:
         """One-line remarks on how the image was understood."""
         return self._source.warnings
+
+    @property
+    def info(self) -> Info:
+        """What the image's headers say, and its file's length; read when asked for.
+
+        Raises SourceError when they cannot be read any more.
+        """
+        return inspect(self._file, self._format)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on, fewer only at the end of the disk.
@@ -73,6 +83,16 @@ class GuestDisk:
             yield last[0], last[1], True
         if at < self.size:
             yield at, self.size, False
+
+    def map(self, start: int = 0, length: int | None = None) -> DiskMap:
+        """Return the map of the disk, or of `length` bytes from `start` on.
+
+        Iterating over it gives a MapEntry for each stretch that is alike. From metadata
+        alone; raises ValueError for a negative argument, and SourceError while iterating.
+        """
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"start {start} and length {length} must not be negative")
+        return map_of(self._source, start, length)
 
     def close(self) -> None:
         """Release the image; harmless when repeated."""

@@ -7,11 +7,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 from imgconv.guest import GuestDisk
+from imgconv.names import of_file
 from imgconv.sources import open_image
 from imgconv.sources.base import CompositeSource, Source
 from imgconv.sources.file import FileSource
 from imgconv.sources.options import ReadOptions
-from imgconv.sources.probe import choose_format
+from imgconv.sources.probe import READABLE, choose_format, detect
 from imgconv.urls import scheme_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def opened(
     if not isinstance(source, (str, bytes, PathLike)):
         yield source, "raw"
         return
-    disk, name = open_location(os.fsdecode(source), source_format, read, store, cancelled)
+    disk, name, _ = open_location(os.fsdecode(source), source_format, read, store, cancelled)
     try:
         yield disk, name
     finally:
@@ -63,18 +64,43 @@ def open_location(
     read: ReadOptions | None,
     store: "Store | None",
     cancelled: Callable[[], bool] | None,
-) -> tuple[Source, str]:
-    """Open a path or URL; return the disk in it and the name of the format it is in.
+) -> tuple[Source, str, Source]:
+    """Open a path or URL; return the disk in it, the name of the format it is in, and the
+    file, which belongs to the disk.
 
     Raises SourceError, StoreError, and OptionError for a format that is not read.
     """
     file = _file(location, store, cancelled)
     try:
         name = choose_format(file, source_format)
-        return open_image(file, name, read), name
+        return open_image(file, name, read), name, file
     except BaseException:
         file.close()
         raise
+
+
+@contextmanager
+def opened_by_content(
+    location: str, source_format: str | None, store: "Store | None"
+) -> Iterator[tuple[Source, str, tuple[str, ...]]]:
+    """Open a path or URL as it is; yield it, the format it seems to be in, and remarks on
+    that.
+
+    For looking at headers, which does no harm, content alone may say the format. Raises
+    SourceError, StoreError, and OptionError for a format that is not read.
+    """
+    file = _file(location, store, None)
+    try:
+        found, named = detect(file), of_file(file.name)
+        if source_format is not None or len(found) != 1 or found[0] not in READABLE:
+            yield file, choose_format(file, source_format), ()
+        elif named in (None, found[0]):
+            yield file, found[0], ()
+        else:
+            remark = f"{file.name}: looks like {found[0]} but is named like {named}"
+            yield file, found[0], (remark,)
+    finally:
+        file.close()
 
 
 def _file(location: str, store: "Store | None", cancelled: Callable[[], bool] | None) -> Source:

@@ -80,6 +80,12 @@ def is_stdout(path: str) -> bool:
         return False
 
 
+def is_stream(path: str) -> bool:
+    """Say whether what is written there is gone: standard output, a pipe, a terminal."""
+    mode = _mode_of(path)
+    return is_stdout(path) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
 def _refuse_strange_name(path: str) -> None:
     """Refuse what can only be a slip of the keyboard."""
     if not path or path.endswith("/"):

@@ -51,7 +51,8 @@ class Report:
 
     `data_bytes` is guest data that is not zero, `written_bytes` what was given to the
     output besides holes, `output_size` the output's length. `passes` is 2 when the source
-    was scanned first and then read again, as a stream needs it. `options` are those of the
+    was scanned first and then read again, as a stream needs it. `verified` says that the output
+    was read back and compared. `options` are those of the
     format; `upload` is there when the output is an object in a store.
     """
 
@@ -70,6 +71,7 @@ class Report:
     kernel: str
     seconds: float
     warnings: tuple[str, ...]
+    verified: bool = False
     upload: UploadReport | None = None
 
 

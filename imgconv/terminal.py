@@ -47,11 +47,32 @@ def show(line: str, *, to_stderr: bool = False) -> None:
             raise WriteFailed("standard output", error.strerror or str(error)) from error
 
 
-def _print(line: str, stream: TextIO) -> None:
-    encoding = stream.encoding or "utf-8"
-    known = line.encode(encoding, "backslashreplace").decode(encoding)
+def write(text: str) -> bool:
+    """Write part of a long result, made of printable lines, to standard output.
+
+    Returns whether anybody wants to read on; raises WriteFailed when it cannot be written.
+    """
     try:
-        print(known, file=stream, flush=True)
+        sys.stdout.write(_known(text, sys.stdout))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up(sys.stdout)
+        return False
+    except OSError as error:
+        _give_up(sys.stdout)
+        raise WriteFailed("standard output", error.strerror or str(error)) from error
+    return True
+
+
+def _known(text: str, stream: TextIO) -> str:
+    """Return text as far as the stream's encoding knows it, the rest in backslashes."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _print(line: str, stream: TextIO) -> None:
+    try:
+        print(_known(line, stream), file=stream, flush=True)
     except OSError:
         _give_up(stream)
         raise

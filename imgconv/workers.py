@@ -14,7 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from imgconv.errors import Cancelled, OutOfResources
+from imgconv.errors import Cancelled, OptionError, OutOfResources
 
 Task = TypeVar("Task")
 Lock = threading.Lock
@@ -27,6 +27,16 @@ _NOTICE_SECONDS = 0.1  # how soon a waiting worker sees that the caller cancelle
 def default_threads() -> int:
     """Return how many workers to use when nobody says: the processors we may run on."""
     return min(len(os.sched_getaffinity(0)), 16)
+
+
+def thread_count(wanted: int | None) -> int:
+    """Return how many workers to use, by default one per processor; OptionError for absurd
+    numbers."""
+    if wanted is None:
+        return default_threads()
+    if not 1 <= wanted <= 256:
+        raise OptionError(f"threads={wanted}: must be from 1 to 256")
+    return wanted
 
 
 class Stop:

@@ -22,14 +22,15 @@ LAYERS = [
     {"layout"},
     {"ondisk", "upload"},
     {"formats", "sources", "sinks", "stores"},
+    {"inspection", "diskmap"},
     {"guest"},
     {"batches", "tally", "render", "outputs"},
     {"scan", "comparison", "conversion", "estimate", "checks"},
     {"encode", "deliver", "digest"},
     {"pipeline"},
     {"objects"},
-    {"opening"},
-    {"api", "uploads", "testing"},
+    {"opening", "verification"},
+    {"api", "questions", "uploads", "testing"},
     {"terminal"},
     {"arguments"},
     {"commands"},
@@ -171,7 +172,7 @@ def test_no_option_dictionaries() -> None:
 
 def test_no_probing_with_hasattr_and_no_late_type_imports() -> None:
     """Imports under TYPE_CHECKING only where they keep start-up light."""
-    light = {"__init__", "api", "opening", "arguments", "terminal"}
+    light = {"__init__", "api", "questions", "opening", "arguments", "terminal", "verification"}
     for module, tree in MODULES.items():
         names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
         assert "hasattr" not in names

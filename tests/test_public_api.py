@@ -3,7 +3,7 @@
 import inspect
 
 import imgconv
-import imgconv.api
+import imgconv.questions
 
 
 def test_all_is_importable_and_documented() -> None:
@@ -41,6 +41,7 @@ def test_signatures() -> None:
         "clobber",
         "store",
         "upload",
+        "verify",
         "progress",
         "cancelled",
     ]

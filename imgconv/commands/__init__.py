@@ -20,6 +20,8 @@ COMMANDS = {
     "compare": "say whether two disks have the same content",
     "check": "check the structure of an image",
     "checksum": "print a digest of what a disk holds",
+    "info": "say what an image is, from its headers",
+    "map": "show which stretches of the disk are where",
     "uploads": "list or abort unfinished uploads",
     "grant": "print a ticket for one upload without credentials",
 }

@@ -46,11 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check an image and show what was found."""
-    from imgconv import api
+    from imgconv import questions
 
     watch, close = watcher(arguments)
     try:
-        report = api.check(
+        report = questions.check(
             arguments.source,
             data=arguments.data,
             limit=arguments.limit,

@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a digest of what a disk holds."""
-    from imgconv import api
+    from imgconv import questions
 
     watch, close = watcher(arguments)
     try:
-        found = api.checksum(
+        found = questions.checksum(
             arguments.source,
             source_format=arguments.source_format,
             read=read_of(arguments),

@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Say whether two disks have the same content."""
-    from imgconv import api
+    from imgconv import questions
 
     watch, close = watcher(arguments)
     try:
-        found = api.compare(
+        found = questions.compare(
             arguments.source,
             arguments.other,
             strict=arguments.strict,

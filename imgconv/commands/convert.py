@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the disk, from which all ids in OUT derive "
         "(default: base name, size and modification time of IN)",
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="read OUT back and compare it with IN"
+    )
     add_store(parser)
     add_upload(parser)
     add_common(parser)
@@ -87,6 +90,7 @@ def _convert(arguments: argparse.Namespace) -> int:
             clobber=arguments.clobber,
             store=store_of(arguments, arguments.source, arguments.target),
             upload=upload_of(arguments),
+            verify=arguments.verify,
             progress=watch,
         )
     finally:

@@ -1,7 +1,8 @@
 """The contract of a sink, and what sinks over file descriptors share."""
 
+import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imgconv import native
 from imgconv.errors import WriteFailed
@@ -42,6 +43,28 @@ class Sink(Protocol):
     def abort(self) -> None:
         """Throw everything away; harmless after commit and when repeated."""
         ...
+
+
+@runtime_checkable
+class ReadableSink(Sink, Protocol):
+    """A sink of which the output can be read before it is published."""
+
+    def readable(self, size: int) -> str:
+        """Finish an output of `size` bytes; return a path from which it is read while open.
+
+        What is read then comes from where it is stored, as far as the system allows that.
+        """
+        ...
+
+
+def reread_path(fd: int, path: str) -> str:
+    """Flush a file and drop what memory holds of it; return a path that leads to it."""
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise WriteFailed(path, error.strerror or str(error)) from error
+    return f"/proc/self/fd/{fd}"
 
 
 def zero_views(length: int) -> Iterator[memoryview]:

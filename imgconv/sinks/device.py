@@ -5,7 +5,7 @@ import os
 import struct
 
 from imgconv.errors import OutputRefused, WriteFailed
-from imgconv.sinks.base import write_pieces, zero_views
+from imgconv.sinks.base import reread_path, write_pieces, zero_views
 from imgconv.stretch import Stretch
 
 BLKZEROOUT = 0x127F  # linux/fs.h: make a range read as zeros, by discarding where that does
@@ -46,6 +46,10 @@ class DeviceSink:
             for view in zero_views(length):
                 write_pieces(self._fd, self._path, Stretch.of(offset, [view]))
                 offset += len(view)
+
+    def readable(self, size: int) -> str:
+        """Flush."""
+        return reread_path(self._fd, self._path)
 
     def commit(self, size: int) -> None:
         """Flush."""

@@ -5,7 +5,7 @@ import stat
 from contextlib import suppress
 
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
-from imgconv.sinks.base import write_pieces
+from imgconv.sinks.base import reread_path, write_pieces
 from imgconv.stretch import Stretch
 
 
@@ -71,6 +71,14 @@ class FileSink:
     def put(self, stretch: Stretch) -> None:
         """Write the pieces; what is never written of a new file is a hole."""
         write_pieces(self._fd, self._path, stretch)
+
+    def readable(self, size: int) -> str:
+        """Set the length and flush; the file has no final name yet."""
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise WriteFailed(self._path, error.strerror or str(error)) from error
+        return reread_path(self._fd, self._path)
 
     def commit(self, size: int) -> None:
         """Set the length, flush, name the file, flush the folder."""

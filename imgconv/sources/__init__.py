@@ -1,14 +1,17 @@
 """Sources: positional readers of guest disks.
 
 Raw bytes come from `file.py` and `remote.py`; what is an image is opened over one of these by
-the function that the table names.
+the function that the table names. What an image says of itself another function tells, from
+its headers alone, which need not be such that the disk could be read.
 """
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from imgconv.errors import OptionError
 from imgconv.sources.base import Source
+from imgconv.sources.description import Description
 from imgconv.sources.options import ReadOptions
 
 SNAPSHOTS = "qcow2"  # the only format with snapshots inside
@@ -18,6 +21,13 @@ TABLE = {
     "vdi": "imgconv.sources.vdi:open_vdi",
     "vmdk": "imgconv.sources.vmdk:open_vmdk",
 }
+DESCRIPTIONS = {
+    "vhd": "imgconv.sources.vhd:describe_vhd",
+    "qcow2": "imgconv.sources.qcow2_description:describe_qcow2",
+    "vdi": "imgconv.sources.vdi:describe_vdi",
+    "vmdk": "imgconv.sources.vmdk_description:describe_vmdk",
+}
+_ANY_SIZE = 1 << 63
 
 
 def open_image(
@@ -37,6 +47,26 @@ def open_image(
         return file
     from imgconv.sources.checked import ImageFile
 
-    module, _, function = TABLE[format_name].partition(":")
-    opened: Callable[[ImageFile], Source] = getattr(import_module(module), function)
+    opened: Callable[[ImageFile], Source] = _function(TABLE[format_name])
     return opened(ImageFile(file, format_name, options or ReadOptions(), chain))
+
+
+def describe_image(file: Source, format_name: str) -> Description:
+    """Return what the headers of an image say, without opening what it names.
+
+    Of a format without a function for that, and of "raw", it is the size of the disk. Raises
+    SourceErrors; the file stays the caller's to close.
+    """
+    from imgconv.sources.checked import ImageFile
+
+    options = ReadOptions(max_virtual_size=_ANY_SIZE)
+    if format_name not in DESCRIPTIONS:
+        disk = open_image(file, format_name, options)
+        return Description(virtual_size=disk.size, warnings=disk.warnings)
+    described: Callable[[ImageFile], Description] = _function(DESCRIPTIONS[format_name])
+    return described(ImageFile(file, format_name, options))
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

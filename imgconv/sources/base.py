@@ -71,6 +71,21 @@ class ScanningSource(Source, Protocol):
 
 
 @runtime_checkable
+class StoredSource(Source, Protocol):
+    """A source that is one file, device or object, as it is."""
+
+    @property
+    def length(self) -> int:
+        """How many bytes there are of it."""
+        ...
+
+    @property
+    def allocated(self) -> int | None:
+        """How many bytes it takes where it is stored, None where nobody tells."""
+        ...
+
+
+@runtime_checkable
 class CompositeSource(Source, Protocol):
     """A source that reads from others."""
 

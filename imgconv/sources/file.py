@@ -81,6 +81,16 @@ class FileSource:
             f"{self._base_name}:{self._length}:{modified}", modified // 1_000_000_000
         )
 
+    @property
+    def length(self) -> int:
+        """Bytes of the file or device."""
+        return self._length
+
+    @property
+    def allocated(self) -> int | None:
+        """Bytes the file takes; of a device that is unknown."""
+        return None if stat.S_ISBLK(self._status.st_mode) else self._status.st_blocks * SECTOR
+
     def is_same(self, other: object) -> bool:
         """Say whether another source reads this very file."""
         return isinstance(other, FileSource) and self.same_file(other._status)

@@ -9,6 +9,7 @@ import numpy as np
 from imgconv.identity import Identity
 from imgconv.ranges import Ranges
 from imgconv.sources.base import Source
+from imgconv.sources.located import ZEROS, Files, Located, located
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +74,20 @@ class JoinedSource:
                 shown = group.window(part.offset, part.offset + part.length)
                 if len(shown):
                     yield Ranges(shown.start + shift, shown.stop + shift)
+
+    def located(self, files: Files) -> Iterator[Located]:
+        """Yield what is known of the parts."""
+        for (start, stop), part in zip(
+            pairwise(self._starts.tolist()), self._joined, strict=True
+        ):
+            if part.source is None:
+                yield Located.single(start, stop, ZEROS)
+                continue
+            at, end = part.offset, part.offset + part.length
+            for group in located(part.source, files):
+                found = group.window(at, end)
+                if len(found.kind):
+                    yield found.shifted(start - at)
 
     def verify(self) -> None:
         """Raise SourceChanged if one of the files was modified since it was opened."""

@@ -1,11 +1,14 @@
 """A disk over another one, which shows through where the upper one says nothing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from imgconv.identity import Identity
 from imgconv.ranges import Ranges
 from imgconv.sources.base import Source
+from imgconv.sources.located import ABSENT, ZEROS, Files, Located, Walk, located
 from imgconv.sources.mapped import GROUP
 
 
@@ -75,6 +78,28 @@ class LayeredSource:
             yield from shown.union(data.window(at, stop)).groups(GROUP)
             at = max(at, stop)
         yield from data.window(at, self.size).groups(GROUP)
+
+    def located(self, files: Files) -> Iterator[Located]:
+        """Yield what is known of the upper disk, and of the lower one where that shows."""
+        upper, lower, at = Walk(located(self.upper, files)), Walk(self._below(files)), 0
+        while at < self.size:
+            reach = min(upper.reach(), lower.reach(), self.size)
+            yield self._over(upper.take(at, reach), lower.take(at, reach).deeper())
+            at = reach
+
+    def _below(self, files: Files) -> Iterator[Located]:
+        """Yield the lower disk's rows, and, of what it has not, one of the upper disk."""
+        yield from located(self.lower, files)
+        beyond = Located.single(self.lower.size, self.size, ABSENT)
+        if len(beyond.kind):
+            yield replace(beyond, depth=beyond.depth - 1)
+
+    def _over(self, upper: Located, lower: Located) -> Located:
+        silent = upper.rows(upper.kind == ABSENT)
+        shown = lower.within(silent.guest.without(self.own))
+        said = silent.within(self.own)
+        zeros = replace(said, kind=np.full_like(said.kind, ZEROS))
+        return Located.sorted([upper.rows(upper.kind != ABSENT), zeros, shown])
 
     def verify(self) -> None:
         """Raise SourceChanged if a file of one of them was modified since it was opened."""

@@ -1,13 +1,15 @@
 """Disks whose content lies in pieces somewhere in a file: what most formats come down to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from imgconv.identity import Identity
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
+from imgconv.sources.located import ABSENT, DATA, PACKED, ROWS, ZEROS, Files, Located
 
 GROUP = 4096  # ranges handed on at once
 
@@ -16,11 +18,14 @@ GROUP = 4096  # ranges handed on at once
 class Mapping:
     """Guest ranges that hold data, and the file offset at which each begins.
 
-    All else reads as zeros.
+    All else reads as zeros: of `zeros` the image says so; of what is left it does if `full`,
+    and else it says nothing.
     """
 
     guest: Ranges
     where: Column
+    zeros: Ranges = field(default_factory=partial(Ranges.of, ()))
+    full: bool = False
 
     @classmethod
     def of_blocks(cls, numbers: Column, where: Column, block: int, size: int) -> "Mapping":
@@ -34,6 +39,12 @@ class Mapping:
         return cls(Ranges(start[first], stop[last]), where[first])
 
 
+def _after(ranges: Ranges, at: int, size: int) -> int:
+    """Return where so many ranges from `at` on have ended as are handed on at once."""
+    last = int(np.searchsorted(ranges.stop, at, side="right")) + ROWS - 1
+    return int(ranges.stop[last]) if last < len(ranges) else size
+
+
 class MappedSource:
     """Reads by a mapping; owns the file it reads.
 
@@ -45,6 +56,7 @@ class MappedSource:
     ):
         self.file, self.size, self.warnings = file, size, warnings
         self._guest, self._where = mapping.guest, mapping.where
+        self._zeros, self._full = mapping.zeros, mapping.full
 
     @property
     def name(self) -> str:
@@ -81,6 +93,24 @@ class MappedSource:
     def extents(self) -> Iterator[Ranges]:
         """Yield what is mapped."""
         yield from self._guest.groups(GROUP)
+
+    def located(self, files: Files) -> Iterator[Located]:
+        """Yield what is mapped, what is packed, what is zeros, and what is left."""
+        number, at = len(files), 0
+        files.append(self.file.name)
+        tables = [
+            Located.of(self._guest, DATA, self._where, number),
+            Located.of(self._packed_ranges(), PACKED),
+            Located.of(self._zeros, ZEROS),
+        ]
+        while at < self.size:
+            reach = min(_after(table.guest, at, self.size) for table in tables)
+            found = Located.sorted(table.window(at, reach) for table in tables)
+            yield found.filled(at, reach, ZEROS if self._full else ABSENT)
+            at = reach
+
+    def _packed_ranges(self) -> Ranges:
+        return Ranges.of(())
 
     def verify(self) -> None:
         """Raise SourceChanged if the file was modified since it was opened."""

@@ -73,6 +73,9 @@ class PackedSource(MappedSource):
         except ValueError as error:
             raise self._image.error(where, f"compressed data: {error}") from error
 
+    def _packed_ranges(self) -> Ranges:
+        return self._packed.guest
+
     def extents(self) -> Iterator[Ranges]:
         """Yield what is mapped or packed."""
         packed = self._packed.guest

@@ -22,7 +22,7 @@ from imgconv.sources.references import open_below, open_reference
 from imgconv.units import SECTOR, div_ceil, round_up
 
 _CRYPT = {1: "AES", 2: "LUKS"}
-_KNOWN_FEATURES = (
+KNOWN_FEATURES = (
     ondisk.DIRTY
     | ondisk.CORRUPT
     | ondisk.DATA_FILE
@@ -72,7 +72,7 @@ def _refuse_unsupported(image: ImageFile, header: Header) -> None:
     name = image.file.name
     if (method := encryption(header.front)) is not None:
         raise ImageUnsupported(f"{name}: is encrypted ({method})")
-    if unknown := header.tail.incompatible_features & ~_KNOWN_FEATURES:
+    if unknown := header.tail.incompatible_features & ~KNOWN_FEATURES:
         raise ImageUnsupported(f"{name}: needs features that are not known ({unknown:#x})")
     if header.has(ondisk.CORRUPT):
         raise ImageUnsupported(f"{name}: is marked corrupt; repair it first")

@@ -21,6 +21,8 @@ class Snapshot:
     l1_table_offset: int
     l1_size: int
     disk_size: int  # bytes
+    date: int  # seconds since 1970
+    vm_state_size: int  # bytes
 
 
 def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
@@ -32,9 +34,9 @@ def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
         image.check(front.extra_size <= MAX_EXTRA, at + 36, f"{front.extra_size} extra bytes")
         length = front.extra_size + front.id_size + front.name_size
         rest = image.read(at + head.LAYOUT.size, length, "a snapshot")
-        size, ids = header.size, rest[front.extra_size :]
+        memory, size, ids = front.vm_state_size, header.size, rest[front.extra_size :]
         if front.extra_size >= ondisk.SNAPSHOT_EXTRA.size:
-            size = ondisk.SNAPSHOT_EXTRA.unpack_from(rest)[1]
+            memory, size = ondisk.SNAPSHOT_EXTRA.unpack_from(rest)
         found.append(
             Snapshot(
                 ids[: front.id_size].decode(errors="replace"),
@@ -43,6 +45,8 @@ def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
                 front.l1_table_offset,
                 front.l1_size,
                 size,
+                front.date_seconds,
+                memory,
             )
         )
         at += round_up(head.LAYOUT.size + length, 8)

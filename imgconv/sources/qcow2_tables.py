@@ -1,6 +1,6 @@
 """The L1 and L2 tables of a QCOW2 image: which clusters of the guest are where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,7 +55,8 @@ class Geometry:
 class Tables:
     """Where plain and where compressed clusters are, and what is odd about them.
 
-    `own` is what a layered disk says something of, if only that there are zeros.
+    `own` is what a layered disk says something of, if only that there are zeros; of another
+    one it is these zeros alone.
     """
 
     mapping: Mapping
@@ -80,7 +81,9 @@ class _Entries:
     count: Column
 
     def where(self, chosen: Mask) -> "_Entries":
-        """Return those for which `chosen` is true."""
+        """Return those for which `chosen` is true; all of them without a copy."""
+        if chosen.all():
+            return self
         return _Entries(*(column[chosen] for column in self._columns()))
 
     def joined(self, cluster: int) -> "_Entries":
@@ -106,7 +109,7 @@ class _Entries:
 def read_tables(image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry) -> Tables:
     """Read them all; raises ImageMalformed and ImageUnsupported."""
     tables, places = _read_l1(image, header, geometry)
-    plain, packed, own = _read_l2(image, geometry, tables, places)
+    plain, packed, said = _read_l2(image, geometry, tables, places)
     streams = _packed(image, header, geometry, packed)
     metadata = _metadata(image, header, geometry, places)
     if geometry.external:
@@ -116,7 +119,9 @@ def read_tables(image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry) -
     else:
         _check_owners(image, geometry, metadata, plain, packed, streams)
     mapping, whole = _clipped(geometry, _mapping(image, geometry, plain))
-    return Tables(mapping, streams, own, () if whole else (_CUT.format(image.file.name),))
+    if not geometry.layered:
+        mapping = replace(mapping, zeros=said)
+    return Tables(mapping, streams, said, () if whole else (_CUT.format(image.file.name),))
 
 
 def _read_l1(
@@ -143,7 +148,7 @@ def _read_l2(
     image: ImageFile, geometry: Geometry, tables: Column, places: Column
 ) -> tuple[_Entries, _Entries, Ranges]:
     """Read the tables, many at once; return the entries of plain and of compressed clusters,
-    and what they all say something of."""
+    and what they all say something of, or, of a disk alone, what they say is zeros."""
     nothing = _Entries(*(np.empty(0, dtype=np.int64) for _ in range(5)))
     plain, packed, own, count = [nothing], [nothing], list[Ranges](), 0
     step = max(MiB // geometry.cluster, 1)
@@ -158,9 +163,8 @@ def _read_l2(
         plain.append(stored.joined(geometry.cluster))
         packed.append(found.where(is_packed))
         count += len(plain[-1].number) + len(packed[-1].number)
-        if geometry.layered:
-            own.append(_own(geometry, found))
-            count += len(own[-1])
+        own.append(_said(geometry, found))
+        count += len(own[-1])
         if count > MAX_BLOCKS:
             raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
     return _Entries.concat(plain), _Entries.concat(packed), Ranges.concat(own).merged()
@@ -172,15 +176,19 @@ def _is_somewhere(geometry: Geometry, plain: _Entries) -> Mask:
     return somewhere | (plain.entry < 0) if geometry.external else somewhere  # COPIED is bit 63
 
 
-def _own(geometry: Geometry, entries: _Entries) -> Ranges:
-    """Return what entries, each of one cluster, say something of."""
+def _said(geometry: Geometry, entries: _Entries) -> Ranges:
+    """Return what entries, each of one cluster, say is zeros, and, of a layered disk, what
+    they say is anything."""
     packed = (entries.entry & ondisk.COMPRESSED) != 0
     if geometry.extended:
-        said = (entries.bitmap | entries.bitmap >> 32) & _WHOLE
-        said = np.where(packed, _WHOLE, said)
+        said = np.where(packed, 0, entries.bitmap >> 32 & _WHOLE)
+        data = np.where(packed, _WHOLE, entries.bitmap & _WHOLE)
     else:
         zero = (entries.entry & ondisk.ZERO) != 0
-        said = np.where(packed | zero | _is_somewhere(geometry, entries), _WHOLE, 0)
+        said = np.where(zero & ~packed, _WHOLE, 0)
+        data = np.where(packed | _is_somewhere(geometry, entries), _WHOLE, 0)
+    if geometry.layered:
+        said |= data
     whole = entries.number[said == _WHOLE] * geometry.cluster
     partly = (said != 0) & (said != _WHOLE)
     unit = geometry.cluster // ondisk.SUBCLUSTERS
@@ -309,6 +317,8 @@ def _mapping(image: ImageFile, geometry: Geometry, plain: _Entries) -> Mapping:
     if geometry.extended:
         rest = plain.where((allocated != 0) & (allocated != _WHOLE))
         parts += _subclusters(image, geometry, rest)
+    if len(parts) == 1:
+        return parts[0]
     start = np.concatenate([part.guest.start for part in parts])
     order = np.argsort(start)
     stop = np.concatenate([part.guest.stop for part in parts])[order]
@@ -344,6 +354,8 @@ def _set_bits(words: Column) -> tuple[Column, Column]:
 def _clipped(geometry: Geometry, mapping: Mapping) -> tuple[Mapping, bool]:
     """Cut off what the file ends before: it reads as zeros. Say whether there is no such."""
     length = np.minimum(mapping.guest.length, geometry.room - mapping.where)
+    if (length == mapping.guest.length).all():
+        return mapping, True
     start, kept = mapping.guest.start, length > 0
     guest = Ranges(start[kept], (start + length)[kept])
     return Mapping(guest, mapping.where[kept]), guest.total == mapping.guest.total

@@ -235,6 +235,16 @@ class RemoteSource:
         base_name = posixpath.basename(self.name)
         return Identity(f"{base_name}:{self._length}:{self._reader.info.etag}")
 
+    @property
+    def length(self) -> int:
+        """Bytes of the object."""
+        return self._length
+
+    @property
+    def allocated(self) -> int | None:
+        """No store tells."""
+        return None
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from `offset` on; ReadFailed or SourceChanged otherwise."""
         stored = buffer[: max(self._length - offset, 0)]

@@ -1,16 +1,26 @@
 """VDI images: dynamic and fixed, as VirtualBox and QEMU write them."""
 
+from dataclasses import replace
+from uuid import UUID
+
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import vdi as ondisk
 from imgconv.ranges import Column
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
+from imgconv.sources.description import PARENT, Description, Reference
 from imgconv.sources.mapped import MappedSource, Mapping
 from imgconv.units import SECTOR, KiB, MiB, div_ceil, is_power_of_two, round_up
 
 BLOCK_SIZES = 128 * KiB, 128 * MiB  # what VirtualBox opens
 UNDO, DIFFERENCING = 3, 4
 ZERO = 0xFFFFFFFE  # an entry of this and above stands for no block
+_SUBFORMATS = {
+    ondisk.DYNAMIC: "dynamic",
+    ondisk.FIXED: "fixed",
+    UNDO: "undo",
+    DIFFERENCING: "differencing",
+}
 _OLD_HEADER = 384  # bytes from the size field on, before there was a logical geometry
 
 
@@ -20,24 +30,49 @@ def open_vdi(image: ImageFile) -> Source:
     Raises ImageMalformed, ImageUnsupported for one that needs a parent or is too large, and
     what reading the file raises.
     """
-    header = ondisk.Header.unpack(image.read(0, ondisk.Header.LAYOUT.size, "the header"))
+    header = _read_header(image)
     _check_header(image, header)
     size = round_up(header.disk_size, SECTOR)
     image.check_size(size)
     numbers, where = _read_map(image, header)
-    return MappedSource(
-        image.file, size, Mapping.of_blocks(numbers, where, header.block_size, size)
+    mapping = Mapping.of_blocks(numbers, where, header.block_size, size)
+    return MappedSource(image.file, size, replace(mapping, full=True))
+
+
+def describe_vdi(image: ImageFile) -> Description:
+    """Say what the header tells, also of an image that needs a parent.
+
+    Raises ImageMalformed, ImageUnsupported for other versions, and what reading raises.
+    """
+    header = _read_header(image)
+    parent = tuple[Reference, ...]()
+    if any(header.parent_id):
+        parent = (Reference(role=PARENT, name=str(UUID(bytes_le=header.parent_id))),)
+    kind = header.image_type
+    return Description(
+        virtual_size=round_up(header.disk_size, SECTOR),
+        version="1.1",
+        options={
+            "subformat": _SUBFORMATS.get(kind, f"type {kind}"),
+            "block_size": header.block_size,
+        },
+        references=parent,
     )
 
 
-def _check_header(image: ImageFile, header: ondisk.Header) -> None:
-    """Refuse what cannot be, and what would need another image."""
+def _read_header(image: ImageFile) -> ondisk.Header:
+    header = ondisk.Header.unpack(image.read(0, ondisk.Header.LAYOUT.size, "the header"))
     image.check(header.signature == ondisk.SIGNATURE, 0x40, "no signature of a VDI")
     if header.version != ondisk.VERSION:
         raise ImageUnsupported(
             f"{image.file.name}: a VDI of version {header.version >> 16}."
             f"{header.version & 0xFFFF}; only 1.1 is known"
         )
+    return header
+
+
+def _check_header(image: ImageFile, header: ondisk.Header) -> None:
+    """Refuse what cannot be, and what would need another image."""
     image.check(header.header_size >= _OLD_HEADER, 0x48, "the header is too short")
     if header.image_type in (UNDO, DIFFERENCING) or any(header.parent_id):
         raise ImageUnsupported(f"{image.file.name}: a VDI that needs its parent image")

@@ -9,6 +9,7 @@ from imgconv.ondisk import vhd as ondisk
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
+from imgconv.sources.description import PARENT, Description, Options, Reference, printable
 from imgconv.sources.layered import Layer
 from imgconv.sources.mapped import MappedSource, Mapping
 from imgconv.sources.references import open_reference
@@ -21,6 +22,11 @@ BLOCK_SIZES = 4 * KiB, GiB
 GEOMETRY_COUNTS = (b"vpc ", b"qemu")
 MAX_PIECES = 1 << 22  # that bitmaps may cut blocks into: 100 MiB for us
 _GATHER = 1024
+_SUBFORMATS = {
+    ondisk.FIXED: "fixed",
+    ondisk.DYNAMIC: "dynamic",
+    ondisk.DIFFERENCING: "differencing",
+}
 _LARGEST_GEOMETRY = ondisk.Geometry(65535, 16, 255)
 
 
@@ -39,13 +45,13 @@ def open_vhd(image: ImageFile) -> Source:
     if footer.disk_type == ondisk.FIXED:
         image.check(at >= size, at + 48, f"{size} bytes of disk, but the file has {at} of them")
         return MappedSource(
-            image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64))
+            image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64), full=True)
         )
     header = _read_header(image, footer, at)
     mapping = _read_blocks(image, footer, header, at, size)
-    disk = MappedSource(image.file, size, mapping)
     if footer.disk_type == ondisk.DYNAMIC:
-        return disk
+        return MappedSource(image.file, size, replace(mapping, full=True))
+    disk = MappedSource(image.file, size, mapping)
     return Layer(disk, mapping.guest.merged()).over(_open_parent(image, header))
 
 
@@ -65,6 +71,29 @@ def _open_parent(image: ImageFile, header: ondisk.DynamicHeader) -> Source:
     except BaseException:
         file.close()
         raise
+
+
+def describe_vhd(image: ImageFile) -> Description:
+    """Say what footer and header tell.
+
+    Raises ImageMalformed, and what reading the file raises.
+    """
+    footer, at = _find_footer(image)
+    kind = footer.disk_type
+    found: Options = {"subformat": _SUBFORMATS.get(kind, f"type {kind}")}
+    parent = tuple[Reference, ...]()
+    if kind in (ondisk.DYNAMIC, ondisk.DIFFERENCING):
+        header = _read_header(image, footer, at)
+        found["block_size"] = header.block_size
+        if kind == ondisk.DIFFERENCING:
+            name = printable(parent_name(image, header))
+            parent = (Reference(role=PARENT, name=name, format="vhd"),)
+    return Description(
+        virtual_size=round_up(_disk_size(footer), SECTOR),
+        version=f"{footer.version >> 16}.{footer.version & 0xFFFF}",
+        options=found,
+        references=parent,
+    )
 
 
 def _find_footer(image: ImageFile) -> tuple[ondisk.Footer, int]:

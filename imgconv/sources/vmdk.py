@@ -64,6 +64,11 @@ def open_vmdk(image: ImageFile) -> Source:
 
 def read_descriptor(image: ImageFile) -> Descriptor:
     """Return what the descriptor says, wherever the image keeps it."""
+    return parse(image, *descriptor_text(image))
+
+
+def descriptor_text(image: ImageFile) -> tuple[int, bytes]:
+    """Return the descriptor and its file offset, wherever the image keeps it."""
     front = image.read(0, min(SECTOR, image.file.size), "the header")
     start, length = 0, min(image.file.size, MAX_TEXT)
     if front.startswith(ondisk.MAGIC):
@@ -74,7 +79,7 @@ def read_descriptor(image: ImageFile) -> Descriptor:
             )
         start = header.descriptor_offset * SECTOR
         length = min(header.descriptor_size * SECTOR, MAX_TEXT)
-    return parse(image, start, image.read(start, length, "the descriptor"))
+    return start, image.read(start, length, "the descriptor")
 
 
 def _open_one_file(image: ImageFile) -> Source:

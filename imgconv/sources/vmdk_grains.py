@@ -81,7 +81,8 @@ def read_grains(
         count += len(part.guest) + len(zeros[-1])
         if count > MAX_BLOCKS:
             raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
-    return Grains(Mapping(Ranges.concat(guest), np.concatenate(where)), Ranges.concat(zeros))
+    said = Ranges.concat(zeros)
+    return Grains(Mapping(Ranges.concat(guest), np.concatenate(where), said), said)
 
 
 def check_grains(image: ImageFile, grains: Mapping, metadata: Ranges, offset: int) -> None:

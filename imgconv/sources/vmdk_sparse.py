@@ -148,7 +148,7 @@ def _read_stream(
     packed = _streams(
         image, grains, _metadata(image, header, directory, tables), directory.start
     )
-    nothing = Mapping(Ranges.of([]), np.empty(0, np.int64))
+    nothing = Mapping(Ranges.of([]), np.empty(0, np.int64), grains.zeros)
     source = PackedSource(image, size, nothing, packed, _Unpacker(grain), notes)
     return Layer(source, grains.own.merged())
 
