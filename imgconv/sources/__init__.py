@@ -17,6 +17,7 @@ TABLE = {
     "qcow2": "imgconv.sources.qcow2:open_qcow2",
     "vdi": "imgconv.sources.vdi:open_vdi",
     "vmdk": "imgconv.sources.vmdk:open_vmdk",
+    "vhdx": "imgconv.sources.vhdx:open_vhdx",
 }
 
 
