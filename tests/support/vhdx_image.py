@@ -36,6 +36,7 @@ def items(
     found = {
         vhdx.FILE_PARAMETERS: struct.pack("<II", block, flags),
         vhdx.DISK_SIZE: struct.pack("<Q", size),
+        vhdx.DISK_ID: b"i" * 16,
         vhdx.LOGICAL_SECTOR: struct.pack("<I", sector),
     }
     return found if locator is None else found | {vhdx.PARENT_LOCATOR: locator}
