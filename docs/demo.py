@@ -23,6 +23,7 @@ OUTPUTS = {
     "sample.vmdk": imgconv.Vmdk(),
     "sample-stream.vmdk": imgconv.Vmdk(subformat="streamOptimized"),
     "sample.vdi": imgconv.Vdi(),
+    "sample.vhdx": imgconv.Vhdx(),
 }
 UNPACK = {"raw.gz": "gzip -d", "raw.zst": "zstd -d", "raw.tar.gz": "tar -xSzf"}
 

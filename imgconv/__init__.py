@@ -1,4 +1,4 @@
-"""imgconv converts disk images: raw, VHD, QCOW2, VMDK and VDI, any into
+"""imgconv converts disk images: raw, VHD, QCOW2, VMDK, VDI and VHDX, any into
 any.
 
     >>> import imgconv
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from imgconv.formats.raw_zst import RawZst
     from imgconv.formats.vdi import Vdi
     from imgconv.formats.vhd import Vhd
+    from imgconv.formats.vhdx import Vhdx
     from imgconv.formats.vmdk import Vmdk
     from imgconv.guest import GuestDisk
     from imgconv.inspection import Info
@@ -150,6 +151,7 @@ __all__ = [
     "Vdi",
     "VerificationFailed",
     "Vhd",
+    "Vhdx",
     "Vmdk",
     "WriteFailed",
     "__version__",
@@ -220,6 +222,7 @@ _HOMES = {
     "imgconv.formats.raw_zst": ("RawZst",),
     "imgconv.formats.vdi": ("Vdi",),
     "imgconv.formats.vhd": ("Vhd",),
+    "imgconv.formats.vhdx": ("Vhdx",),
     "imgconv.formats.vmdk": ("Vmdk",),
     "imgconv.guest": ("GuestDisk",),
     "imgconv.inspection": ("Info",),

@@ -62,8 +62,8 @@ def convert(
             "-" for standard output; a FIFO; a block device, which takes raw only; or the
             URL of an object, s3://bucket/key or oss://bucket/key.
         options: the output format and its options: Raw(), RawGz(), RawZst(), RawTarGz(),
-            Vhd(), Qcow2(), Vmdk() or Vdi(); or the name of a format. Default: what the end
-            of the name of `target` stands for.
+            Vhd(), Qcow2(), Vmdk(), Vdi() or Vhdx(); or the name of a format. Default: what
+            the end of the name of `target` stands for.
         source_format: the format of the source, such as "raw"; default: what both its name
             and its content say.
         read: what to believe of an image, and which files it may need (see ReadOptions).

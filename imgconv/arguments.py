@@ -93,7 +93,8 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
         "-O",
         metavar="FORMAT",
         dest="format",
-        help="output format: raw, raw.gz, raw.zst, raw.tar.gz, vhd (vpc), qcow2, vmdk, vdi",
+        help="output format: raw, raw.gz, raw.zst, raw.tar.gz, vhd (vpc), qcow2, vmdk, vdi, "
+        "vhdx",
     )
     parser.add_argument(
         "-o",

@@ -20,6 +20,7 @@ NAMES = {
     "qcow2": Name((".qcow2",)),
     "vmdk": Name((".vmdk",)),
     "vdi": Name((".vdi",)),
+    "vhdx": Name((".vhdx", ".avhdx")),
 }
 
 

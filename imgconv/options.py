@@ -23,7 +23,7 @@ def _option(
     return field(default=default, metadata=metadata)
 
 
-def size_option(default: int, accepts: str, about: str) -> Any:
+def size_option(default: int | None, accepts: str, about: str) -> Any:
     """Return a field for a size in bytes, written as 65536 or 64k."""
     return _option(default, int, parse_size, accepts, about)
 

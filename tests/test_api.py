@@ -158,11 +158,16 @@ FIXED, STREAM = "vhd with subformat=fixed", "vmdk with subformat=streamOptimized
 @pytest.mark.parametrize(
     ("size", "options", "fits"),
     [
-        (2040 * GiB + SECTOR, imgconv.Vhd(), {"raw", FIXED, "qcow2", "vmdk", "vdi"}),
-        (2 * TiB, imgconv.Vmdk(), {"raw", FIXED, "qcow2", STREAM, "vdi"}),
-        (129 * GiB, imgconv.Qcow2(cluster_size=512), {"raw", "qcow2", "vhd", "vmdk", "vdi"}),
-        (33 * TiB, imgconv.Vhd(subformat="fixed"), {"raw", "qcow2", STREAM, "vdi"}),
-        (63 * TiB, imgconv.Vmdk(subformat="streamOptimized"), {"raw", "qcow2", "vdi"}),
+        (2040 * GiB + SECTOR, imgconv.Vhd(), {"raw", FIXED, "qcow2", "vmdk", "vdi", "vhdx"}),
+        (2 * TiB, imgconv.Vmdk(), {"raw", FIXED, "qcow2", STREAM, "vdi", "vhdx"}),
+        (
+            129 * GiB,
+            imgconv.Qcow2(cluster_size=512),
+            {"raw", "qcow2", "vhd", "vmdk", "vdi", "vhdx"},
+        ),
+        (33 * TiB, imgconv.Vhd(subformat="fixed"), {"raw", "qcow2", STREAM, "vdi", "vhdx"}),
+        (63 * TiB, imgconv.Vmdk(subformat="streamOptimized"), {"raw", "qcow2", "vdi", "vhdx"}),
+        (65 * TiB, imgconv.Vhdx(), {"raw", "qcow2", "vdi"}),
         (513 * TiB, imgconv.Vdi(), {"raw", "qcow2"}),
     ],
     ids=lambda v: getattr(v, "name", ""),

@@ -11,7 +11,7 @@ from support.cli import assert_one_line_error, imgconv
 from imgconv.units import KiB, MiB
 from imgconv.version import __version__
 
-EVERY_FORMAT = "raw, raw.gz, raw.zst, raw.tar.gz, vhd, qcow2, vmdk, vdi"
+EVERY_FORMAT = "raw, raw.gz, raw.zst, raw.tar.gz, vhd, qcow2, vmdk, vdi, vhdx"
 
 
 @pytest.fixture
@@ -110,7 +110,9 @@ def test_option_help() -> None:
     assert "cluster_size=512..2M" in done.stdout
     assert "(default 65536)" in done.stdout
     everything = imgconv("-o", "help").stdout
-    assert all(f"{name}:" in everything for name in ("raw", "vhd", "qcow2", "vmdk", "vdi"))
+    assert all(
+        f"{name}:" in everything for name in ("raw", "vhd", "qcow2", "vmdk", "vdi", "vhdx")
+    )
 
 
 @pytest.mark.parametrize(

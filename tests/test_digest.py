@@ -52,7 +52,7 @@ def test_follows_its_definition(tmp_path: Path, content: bytes, threads: int) ->
     assert found.digest == reference(content)
 
 
-@pytest.mark.parametrize("name", ["disk.vhd", "disk.vdi", "sparse.raw"])
+@pytest.mark.parametrize("name", ["disk.vhd", "disk.vdi", "disk.vhdx", "sparse.raw"])
 def test_is_the_same_in_every_format(tmp_path: Path, name: str) -> None:
     content = disk(GROUP + 512 * 63, (9, b"a" * 5000), (GROUP + 100, b"b"))
     plain = tmp_path / "plain.raw"

@@ -40,7 +40,7 @@ def run(*arguments: str | Path, **environment: str) -> tuple[bytes, int]:
     return done.stdout, int(done.stderr) * 1024
 
 
-@pytest.mark.parametrize("name", ["raw", "vhd", "qcow2", "vmdk", "vdi"])
+@pytest.mark.parametrize("name", ["raw", "vhd", "qcow2", "vmdk", "vdi", "vhdx"])
 def test_a_terabyte(tmp_path: Path, raw: Path, name: str) -> None:
     out = tmp_path / f"o.{name}"
     measured, peak_of_measure = run("measure", raw, "-O", name, "--json")

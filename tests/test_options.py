@@ -60,6 +60,8 @@ def test_bad_text_is_refused(name: str, text: str, message: str) -> None:
         (lambda: imgconv.Qcow2(refcount_bits=True), "must be of type int"),
         (lambda: imgconv.Vmdk(extent_name=b"x"), "must be of type str"),
         (lambda: imgconv.Vdi(subformat="static"), r"must be one of dynamic\|fixed"),
+        (lambda: imgconv.Vhdx(block_size=3 << 20), "must be a power of two from 1048576"),
+        (lambda: imgconv.Vhdx(block_size=512 << 20), "must be a power of two from 1048576"),
         (lambda: imgconv.Vmdk(subformat="flat"), "must be one of monolithicSparse"),
         (lambda: imgconv.Vmdk(adapter_type="sata"), "must be one of lsilogic"),
         (lambda: imgconv.Vmdk(extent_name="../x.vmdk"), "bare file name"),

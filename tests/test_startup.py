@@ -89,6 +89,8 @@ def test_no_engine_to_say_a_few_words(argument: str) -> None:
         ("vhd", "subformat=fixed", {"hashlib"}),
         ("vdi", "subformat=dynamic", {"hashlib"}),
         ("vdi", "subformat=fixed", {"hashlib"}),
+        ("vhdx", "subformat=dynamic", {"hashlib"}),
+        ("vhdx", "subformat=fixed", {"hashlib"}),
         ("vmdk", "subformat=monolithicSparse", {"hashlib", "uuid"}),
         ("vmdk", "subformat=streamOptimized", {"hashlib", "uuid"}),
     ],

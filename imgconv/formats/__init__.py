@@ -21,6 +21,7 @@ TABLE = {
     "qcow2": "imgconv.formats.qcow2:Qcow2",
     "vmdk": "imgconv.formats.vmdk:Vmdk",
     "vdi": "imgconv.formats.vdi:Vdi",
+    "vhdx": "imgconv.formats.vhdx:Vhdx",
 }
 
 

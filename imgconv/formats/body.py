@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from imgconv.ranges import Ranges
+from imgconv.ranges import Column, Ranges
 from imgconv.segments import DATA, ZEROS, Segments, Zeros, data
 
 
@@ -14,17 +14,22 @@ def packed(runs: Ranges, unit: int) -> Segments:
 
 
 class FlatBody:
-    """Guest data at its own offsets, everything between being zeros."""
+    """Guest data at its own offsets, or at others that ascend, all between being zeros."""
 
     def __init__(self) -> None:
         self._at = 0
 
-    def place(self, runs: Ranges) -> Segments:
-        """Return the gaps and the runs up to the end of the last run."""
+    def place(self, runs: Ranges, where: Column | None = None) -> Segments:
+        """Return the gaps and the runs up to the end of the last run.
+
+        `where` is at which offset of the body each run begins, if not at its own.
+        """
         if not len(runs):
             return Segments.of(())
-        gap = runs.start - np.concatenate(([self._at], runs.stop[:-1]))
-        self._at = int(runs.stop[-1])
+        start = runs.start if where is None else where
+        stop = start + runs.length
+        gap = start - np.concatenate(([self._at], stop[:-1]))
+        self._at = int(stop[-1])
         zero = np.zeros_like(gap)
         kind = np.tile(np.array([ZEROS, DATA], dtype=np.uint8), len(runs))
         length = np.column_stack((gap, runs.length)).ravel()

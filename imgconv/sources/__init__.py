@@ -20,6 +20,7 @@ TABLE = {
     "qcow2": "imgconv.sources.qcow2:open_qcow2",
     "vdi": "imgconv.sources.vdi:open_vdi",
     "vmdk": "imgconv.sources.vmdk:open_vmdk",
+    "vhdx": "imgconv.sources.vhdx:open_vhdx",
 }
 DESCRIPTIONS = {
     "vhd": "imgconv.sources.vhd:describe_vhd",

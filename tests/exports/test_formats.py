@@ -25,6 +25,8 @@ FORMATS = {
     "stream.vmdk": library.Vmdk(subformat="streamOptimized"),
     "d.vdi": library.Vdi(),
     "fixed.vdi": library.Vdi(subformat="fixed"),
+    "d.vhdx": library.Vhdx(),
+    "fixed.vhdx": library.Vhdx(subformat="fixed"),
     "small.qcow2": library.Qcow2(compress="fast"),
     "d.raw.gz": library.RawGz(compress="fast"),
     "d.raw.zst": library.RawZst(compress="fast"),

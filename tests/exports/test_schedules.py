@@ -79,6 +79,7 @@ FORMATS: Mapping[str, Format] = {
     "vmdk": imgconv.Vmdk(),
     "streamOptimized": imgconv.Vmdk(subformat="streamOptimized"),
     "vdi": imgconv.Vdi(),
+    "vhdx": imgconv.Vhdx(),
 }
 CONTENTS = (disks.dense, disks.random_runs, disks.holes, disks.last_byte, disks.last_byte)
 

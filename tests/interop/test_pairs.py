@@ -17,6 +17,7 @@ TARGETS = [name for name in format_names() if not name.startswith("raw.")]
 PLAIN = {
     "vhd": ["", "subformat=fixed", "force_size=on"],
     "vdi": ["", "static=on"],
+    "vhdx": ["", "subformat=fixed,block_size=1M"],
     "vmdk": [
         "subformat=monolithicSparse",
         "subformat=streamOptimized",

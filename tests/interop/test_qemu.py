@@ -96,11 +96,14 @@ def test_huge_sparse_disks(roomy: Path, size: str, variant: str) -> None:
         assert_compares(f"driver=raw,size={HUGE[size]},file.filename={image}", raw)
         return
     assert info(image, VARIANTS[variant].name)["virtual-size"] == HUGE[size]
-    if variant == "vmdk-stream" and HUGE[size] > TiB:
-        # QEMU asks for the state of every single grain, which takes it many minutes.
-        assert problems(image, "vmdk") == []
+    if (variant == "vmdk-stream" and HUGE[size] > TiB) or variant.startswith("vhdx"):
+        # QEMU asks for the state of every single grain, which takes it many minutes; of a
+        # VHDX it knows no state and reads everything. libvhdi misreads large fixed ones.
+        name = VARIANTS[variant].name
+        assert problems(image, name) == []
+        reader = "libvmdk" if name == "vmdk" else "dissect"
         for at in [*disks.island_offsets(HUGE[size], 12), HUGE[size] - 64 * KiB]:
-            assert_reads_same_at(raw, image, "libvmdk", at - 64 * KiB, 192 * KiB)
+            assert_reads_same_at(raw, image, (name, reader), at - 64 * KiB, 192 * KiB)
         return
     assert_valid(raw, image, variant)
 

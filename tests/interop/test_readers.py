@@ -36,7 +36,7 @@ def test_reader_returns_the_disk(tmp_path: Path, raw: Path, variant: str, reader
     assert_reads_same(raw, image, options.name, reader)
 
 
-INSPECTED = {"vhd": "vhd", "vdi": "vdi", "vmdk": "vmdk", "qcow2": "qcow2"}
+INSPECTED = {name: name for name in ("vhd", "vdi", "vmdk", "qcow2", "vhdx")}
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "raw" and "-fixed" not in v])

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from support.peers import qemu_img
 
-from imgconv.ondisk import qcow2, vdi, vhd, vmdk
+from imgconv.ondisk import qcow2, vdi, vhd, vhdx, vmdk
 from imgconv.ondisk.record import Record
 
 
 def made_by_qemu(folder: Path, *arguments: str) -> bytes:
     path = folder / "image"
     assert qemu_img("create", "-f", *arguments, path, "5G").returncode == 0
-    return path.read_bytes()[:4096]
+    with open(path, "rb") as file:
+        return file.read(4 << 20)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,12 @@ def made_by_qemu(folder: Path, *arguments: str) -> bytes:
         (("vpc",), vhd.Footer, 0),
         (("vpc",), vhd.DynamicHeader, 512),
         (("vdi",), vdi.Header, 0),
+        (("vhdx",), vhdx.FileIdentifier, 0),
+        (("vhdx",), vhdx.Header, 128 << 10),
+        (("vhdx",), vhdx.RegionTable, 192 << 10),
+        (("vhdx",), vhdx.Region, (192 << 10) + 16),
+        (("vhdx",), vhdx.MetadataTable, 3 << 20),
+        (("vhdx",), vhdx.Item, (3 << 20) + 32),
         (("qcow2",), qcow2.HeaderV2, 0),
         (("qcow2",), qcow2.HeaderV3Tail, 72),
         (("vmdk",), vmdk.SparseHeader, 0),
@@ -47,6 +54,13 @@ def test_fields_stand_where_qemu_puts_them(tmp_path: Path) -> None:
         2 << 20,
     )
     assert header.sealed() == header
+    made = made_by_qemu(tmp_path, "vhdx")
+    first, second = (vhdx.Header.unpack(made[at:]) for at in vhdx.HEADERS_AT)
+    assert (first.sealed(), second.sealed()) == (first, second)
+    assert second.sequence == first.sequence + 1
+    table = made[192 << 10 : 256 << 10]
+    assert vhdx.RegionTable.unpack(table).checksum == vhdx.checksum(table)
+    assert vhdx.Region.unpack(table[16:]).kind == vhdx.TABLE_REGION
     disk = vdi.Header.unpack(made_by_qemu(tmp_path, "vdi"))
     assert (disk.signature, disk.version, disk.blocks) == (0xBEDA107F, 0x10001, 5120)
     assert (disk.disk_size, disk.block_size, disk.sector_size) == (5 << 30, 1 << 20, 512)

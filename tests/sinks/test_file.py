@@ -130,7 +130,7 @@ def test_a_file_system_without_unnamed_files(tmp_path: Path, clobber: bool, root
         assert [p.name for p in folder.iterdir()] == ["o.raw"]
 
 
-@pytest.mark.parametrize("extension", ["raw", "qcow2", "vhd", "vmdk", "vdi"])
+@pytest.mark.parametrize("extension", ["raw", "qcow2", "vhd", "vmdk", "vdi", "vhdx"])
 def test_a_full_disk(tmp_path: Path, small_disk: Path, extension: str) -> None:
     raw = disks.dense(tmp_path / "d.raw", 8 * MiB)
     out = small_disk / f"o.{extension}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 QEMU_NAMES = {"vhd": "vpc"}
-CHECKABLE = ("qcow2", "vmdk", "vdi")  # qemu-img has no check for raw and vpc
+CHECKABLE = ("qcow2", "vmdk", "vdi", "vhdx")  # qemu-img has no check for raw and vpc
 
 
 def qemu_name(format_name: str) -> str:

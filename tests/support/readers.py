@@ -1,7 +1,7 @@
 """Independent readers: libyal's libraries and dissect.hypervisor, as byte streams.
 
-Both read in unit-sized steps, as dissect's VDI reader maps a read that crosses blocks by
-its first block only.
+Both read in unit-sized steps, as dissect's VDI and VHDX readers map a read that crosses
+blocks by its first block only.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import pyvmdk
 from dissect.hypervisor.disk.qcow2 import QCow2
 from dissect.hypervisor.disk.vdi import VDI
 from dissect.hypervisor.disk.vhd import VHD
+from dissect.hypervisor.disk.vhdx import VHDX
 from dissect.hypervisor.disk.vmdk import VMDK
 
 STEP = 64 << 10
@@ -50,12 +51,14 @@ def _dissect(kind: Any, path: Path) -> Iterator[Any]:
 
 READERS = {
     ("vhd", "libvhdi"): lambda path: _libyal(pyvhdi, path),
+    ("vhdx", "libvhdi"): lambda path: _libyal(pyvhdi, path),
     ("qcow2", "libqcow"): lambda path: _libyal(pyqcow, path),
     ("vmdk", "libvmdk"): _libyal_vmdk,
     ("vhd", "dissect"): lambda path: _dissect(VHD, path),
     ("qcow2", "dissect"): lambda path: _dissect(QCow2, path),
     ("vmdk", "dissect"): lambda path: _dissect(VMDK, path),
     ("vdi", "dissect"): lambda path: _dissect(VDI, path),
+    ("vhdx", "dissect"): lambda path: _dissect(VHDX, path),
 }
 
 
@@ -69,12 +72,17 @@ def assert_reads_same(raw: Path, image: Path, format_name: str, reader: str) -> 
             offset += len(wanted)
 
 
-def assert_reads_same_at(raw: Path, image: Path, reader: str, start: int, length: int) -> None:
+def assert_reads_same_at(
+    raw: Path, image: Path, reader: tuple[str, str], start: int, length: int
+) -> None:
     """The reader returns the raw disk's bytes in one window, cut at both ends of the disk."""
-    format_name = next(name for name, other in READERS if other == reader)
-    start = max(start, 0)
-    with open(raw, "rb") as expected, READERS[format_name, reader](image) as actual:
-        expected.seek(start)
-        actual.seek(start)
-        wanted = expected.read(length)
-        assert actual.read(len(wanted)) == wanted
+    at, end = max(start, 0), start + length
+    with open(raw, "rb") as expected, READERS[reader](image) as actual:
+        while at < end:
+            expected.seek(at)
+            actual.seek(at)
+            wanted = expected.read(min(STEP - at % STEP, end - at))
+            if not wanted:
+                return
+            assert actual.read(len(wanted)) == wanted
+            at += len(wanted)

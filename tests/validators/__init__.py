@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from . import qcow2, vdi, vhd, vmdk
+from . import qcow2, vdi, vhd, vhdx, vmdk
 
 _VALIDATORS: dict[str, Callable[[str | os.PathLike[str]], list[str]]] = {
     "vhd": vhd.problems,
     "qcow2": qcow2.problems,
     "vmdk": vmdk.problems,
     "vdi": vdi.problems,
+    "vhdx": vhdx.problems,
 }
 
 

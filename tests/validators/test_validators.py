@@ -10,11 +10,13 @@ import random
 import struct
 import subprocess
 import sys
+import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import crc32c
 import pytest
 import zstandard
 
@@ -1341,6 +1343,190 @@ class TestVdi:
         assert_found(found(tmp_path / "a", image, "vdi"), "not in guest order")
 
 
+# VHDX --------------------------------------------------------------------------------
+
+VHDX_SIZE = 4 * MIB + SECTOR
+VHDX_ITEMS = 2 * MIB + 64 * KIB
+VHDX_TABLE = 3 * MIB
+
+
+def crc_sealed(raw: bytes) -> bytes:
+    """Return a structure of VHDX with a right checksum at byte 4."""
+    return raw[:4] + struct.pack("<I", crc32c.crc32c(raw[:4] + bytes(4) + raw[8:])) + raw[8:]
+
+
+def vhdx_sealed(data: bytes) -> bytes:
+    """Return the image with all its checksums right."""
+    for at, size in ((64, 4), (128, 4), (192, 64), (256, 64)):
+        at, end = at * KIB, (at + size) * KIB
+        data = data[:at] + crc_sealed(data[at:end]) + data[end:]
+    return data
+
+
+def guid(text: str) -> bytes:
+    return uuid.UUID(text).bytes_le
+
+
+def vhdx_header(sequence: int) -> bytes:
+    ids = bytes(range(1, 33)) + bytes(16)
+    raw = struct.pack("<4sIQ", b"head", 0, sequence) + ids
+    return padded(raw + struct.pack("<HHIQ", 0, 1, MIB, MIB), 4 * KIB)
+
+
+def vhdx_metadata(size: int, fixed: bool) -> bytes:
+    items = [
+        ("CAA16737-FA36-4D43-B3B6-33F0AA44E76B", 4, struct.pack("<II", MIB, fixed)),
+        ("2FA54224-CD1B-4876-B211-5DBED83BF4B8", 6, struct.pack("<Q", size)),
+        ("BECA12AB-B2E6-4523-93EF-C309E000C746", 6, bytes(range(16, 32))),
+        ("8141BF1D-A96F-4709-BA47-F233A8FAAB5F", 6, struct.pack("<I", 512)),
+        ("CDA348C7-445D-4471-9CC9-E9885251C556", 6, struct.pack("<I", 4096)),
+    ]
+    table, content = struct.pack("<8sHH20s", b"metadata", 0, 5, bytes(20)), b""
+    for kind, flags, value in items:
+        where = 64 * KIB + len(content)
+        table += guid(kind) + struct.pack("<IIII", where, len(value), flags, 0)
+        content += value
+    return padded(padded(table, 64 * KIB) + content, MIB)
+
+
+def vhdx(
+    fixed: bool = False, size: int = VHDX_SIZE, stored: tuple[int, ...] = (1, 2, 4)
+) -> bytes:
+    """Blocks of 1 MiB, of which a dynamic disk stores some; the last one is partly used."""
+    blocks = -(-size // MIB)
+    stored = tuple(range(blocks)) if fixed else stored
+    table = b""
+    for n in range(blocks):
+        place = 4 + stored.index(n) if n in stored else 0
+        table += struct.pack("<Q", place << 20 | (6 if place else 2))
+        if n % 4096 == 4095 and n < blocks - 1:
+            table += bytes(8)
+    regions = struct.pack("<4sIII", b"regi", 0, 2, 0)
+    regions += guid("2DC27766-F623-4200-9D64-115E9BFD4A08") + struct.pack(
+        "<QII", 3 * MIB, MIB, 1
+    )
+    regions += guid("8B7CA206-4790-4B9A-B8FE-575F050F886E") + struct.pack(
+        "<QII", 2 * MIB, MIB, 1
+    )
+    parts = [b"vhdxfile" + "made by hand".encode("utf-16-le"), vhdx_header(7), vhdx_header(8)]
+    parts += [regions, regions]
+    front = b"".join(padded(part, 64 * KIB) for part in parts)
+    front = padded(front, 2 * MIB) + vhdx_metadata(size, fixed) + padded(table, MIB)
+    used = size % MIB or MIB
+    data = b"".join(
+        padded(noise(9, used), MIB) if n == blocks - 1 else noise(n, MIB) for n in stored
+    )
+    return vhdx_sealed(front + data)
+
+
+VHDX_CASES = [
+    # name, offset, new bytes, problem; the checksums are made right afterwards
+    ("signature", 0, b"V", "signature"),
+    ("creator", 40, b"x", "goes on after its NUL"),
+    ("creator text", 8, b"\0\xd8", "not UTF-16"),
+    ("after the creator", 520, b"\1", "a reserved area"),
+    ("after header 1", 68 * KIB, b"\1", "a reserved area"),
+    ("after header 2", 132 * KIB, b"\1", "a reserved area"),
+    ("before the log", MIB - 1, b"\1", "a reserved area"),
+    ("header signature", 64 * KIB, b"H", "header signature"),
+    ("second header", 128 * KIB, b"H", "header signature"),
+    ("sequence", 64 * KIB + 8, b"\x08", "the sequence number 8"),
+    ("file write id", 64 * KIB + 16, bytes(16), "file write id"),
+    ("data write id", 128 * KIB + 32, bytes(16), "data write id"),
+    ("ids differ", 64 * KIB + 16, b"\xff", "do not say the same"),
+    ("log id", 64 * KIB + 48, b"\1", "a log to be replayed"),
+    ("log version", 64 * KIB + 64, b"\1", "log version"),
+    ("version", 128 * KIB + 66, b"\2", "version at"),
+    ("log length", 64 * KIB + 68, bytes(4), "not of whole MiB"),
+    ("log offset", 64 * KIB + 72, struct.pack("<Q", MIB + 4096), "not of whole MiB"),
+    ("log in front", 64 * KIB + 72, bytes(8), "not of whole MiB"),
+    ("log after the end", 64 * KIB + 72, struct.pack("<Q", 64 * MIB), "ends after the file"),
+    ("log on metadata", 64 * KIB + 72, struct.pack("<Q", 2 * MIB), "overlap"),
+    ("header reserved", 64 * KIB + 4000, b"\1", "reserved bytes"),
+    ("region signature", 192 * KIB, b"R", "region signature"),
+    ("region tables differ", 256 * KIB + 12, b"\1", "differ"),
+    ("region reserved", 192 * KIB + 12, b"\1", "reserved field"),
+    ("region count", 192 * KIB + 8, b"\1", "no region of the metadata"),
+    ("too many regions", 192 * KIB + 8, struct.pack("<I", 2048), "number of regions"),
+    ("region rest", 192 * KIB + 80, b"\1", "bytes after the regions"),
+    ("region twice", 192 * KIB + 48, guid("2DC27766-F623-4200-9D64-115E9BFD4A08"), "twice"),
+    ("unknown region", 192 * KIB + 48, b"?", "unknown region"),
+    ("region not required", 192 * KIB + 44, bytes(4), "required bit"),
+    ("region offset", 192 * KIB + 32, struct.pack("<Q", 3 * MIB + 512), "not of whole MiB"),
+    ("region length", 192 * KIB + 40, struct.pack("<I", 512), "not of whole MiB"),
+    ("region after the end", 192 * KIB + 32, struct.pack("<Q", 7 * MIB), "ends after the"),
+    ("regions overlap", 192 * KIB + 32, struct.pack("<Q", 2 * MIB), "overlap"),
+    ("metadata signature", 2 * MIB, b"M", "metadata signature"),
+    ("metadata reserved", 2 * MIB + 8, b"\1", "reserved field of the metadata"),
+    ("metadata rest", 2 * MIB + 12, b"\1", "reserved bytes"),
+    ("items", 2 * MIB + 10, b"\4", "no item physical"),
+    ("too many items", 2 * MIB + 10, struct.pack("<H", 2048), "number of items"),
+    ("after the items", 2 * MIB + 192, b"\1", "after the metadata's items"),
+    ("unknown item", 2 * MIB + 32, b"?", "unknown kind"),
+    ("item flags", 2 * MIB + 56, b"\6", "flags of the file parameters"),
+    ("item reserved", 2 * MIB + 60, b"\1", "reserved field of the file parameters"),
+    ("item length", 2 * MIB + 52, b"\4", "length of the file parameters"),
+    ("item outside", 2 * MIB + 48, struct.pack("<I", MIB - 4), "is not in the metadata"),
+    ("item in the table", 2 * MIB + 48, struct.pack("<I", 64), "is not in the metadata"),
+    ("items overlap", 2 * MIB + 80, struct.pack("<I", 64 * KIB + 4), "overlap"),
+    ("block size", VHDX_ITEMS, struct.pack("<I", 3 * MIB), "blocks are of"),
+    ("small blocks", VHDX_ITEMS, struct.pack("<I", MIB // 2), "blocks are of"),
+    ("large blocks", VHDX_ITEMS, struct.pack("<I", 512 * MIB), "blocks are of"),
+    ("parent", VHDX_ITEMS + 4, b"\2", "(a parent?)"),
+    ("fixed", VHDX_ITEMS + 4, b"\1", "stores 3 of 5"),
+    ("odd size", VHDX_ITEMS + 8, b"\1", "multiple of 512"),
+    ("size 0", VHDX_ITEMS + 8, bytes(8), "multiple of 512"),
+    ("size 65 TiB", VHDX_ITEMS + 8, struct.pack("<Q", 65 << 40), "up to 64 TiB"),
+    ("larger disk", VHDX_ITEMS + 8, struct.pack("<Q", 1 << 40), "too few for"),
+    ("disk id", VHDX_ITEMS + 16, bytes(16), "disk id is null"),
+    ("logical sector", VHDX_ITEMS + 32, struct.pack("<I", 4096), "logical sectors"),
+    ("physical sector", VHDX_ITEMS + 36, struct.pack("<I", 1024), "physical sectors"),
+    ("absent", VHDX_TABLE, b"\0", "neither zero nor there"),
+    ("partly", VHDX_TABLE + 8, b"\7", "neither zero nor there"),
+    ("zero with a place", VHDX_TABLE, struct.pack("<Q", 7 << 20 | 2), "has a place"),
+    ("reserved bits", VHDX_TABLE + 8, b"\x0e", "reserved bits"),
+    ("block in front", VHDX_TABLE + 8, struct.pack("<Q", 6), "lies on metadata"),
+    ("block on the table", VHDX_TABLE + 8, struct.pack("<Q", 3 << 20 | 6), "lies on metadata"),
+    ("block twice", VHDX_TABLE + 16, struct.pack("<Q", 4 << 20 | 6), "or overlap"),
+    ("block outside", VHDX_TABLE + 32, struct.pack("<Q", 7 << 20 | 6), "end of the file"),
+    ("order", VHDX_TABLE + 8, struct.pack("<QQ", 5 << 20 | 6, 4 << 20 | 6), "guest order"),
+    ("block lost", VHDX_TABLE + 32, struct.pack("<Q", 2), "its last part ends at"),
+    ("table padding", VHDX_TABLE + 40, b"\1", "padding of the block table"),
+    ("beyond the disk", -1, b"\1", "last block beyond the disk"),
+]
+
+
+class TestVhdx:
+    @pytest.mark.parametrize("fixed", [False, True])
+    def test_accepts(self, tmp_path: Path, fixed: bool) -> None:
+        assert found(tmp_path / "a", vhdx(fixed), "vhdx") == []
+
+    def test_image_reads_in_qemu(self, tmp_path: Path) -> None:
+        disk = bytes(MIB) + noise(1, MIB) + noise(2, MIB) + bytes(MIB) + noise(9, 512)
+        assert_reads_in_qemu(tmp_path, "vhdx", vhdx(), disk)
+
+    @pytest.mark.parametrize("n", [4095, 4096, 8190, 8191])
+    def test_blocks_around_entries_of_bitmaps(self, tmp_path: Path, n: int) -> None:
+        image = vhdx(size=8 << 30, stored=(n,))
+        assert found(tmp_path / "a", image, "vhdx") == []
+        image = patched(image, VHDX_TABLE + 8 * 4096, b"\6")
+        assert_found(found(tmp_path / "a", image, "vhdx"), "bitmap without a parent")
+
+    @pytest.mark.parametrize(
+        ("offset", "new", "wanted"),
+        [case[1:] for case in VHDX_CASES],
+        ids=[case[0] for case in VHDX_CASES],
+    )
+    def test_finds(self, tmp_path: Path, offset: int, new: bytes, wanted: str) -> None:
+        image = vhdx_sealed(patched(vhdx(), offset, new))
+        assert_found(found(tmp_path / "a", image, "vhdx"), wanted)
+
+    @pytest.mark.parametrize("at", [64, 128, 192, 256])
+    def test_finds_wrong_checksums(self, tmp_path: Path, at: int) -> None:
+        image = patched(vhdx(), at * KIB + 4, b"sums")
+        assert_found(found(tmp_path / "a", image, "vhdx"), "checksum")
+
+
 # All formats -------------------------------------------------------------------------
 
 
@@ -1357,6 +1543,8 @@ IMAGES: list[tuple[str, str, Callable[[], bytes]]] = [
     ("streamOptimized", "vmdk", lambda: vmdk_stream().data),
     ("dynamic", "vdi", vdi),
     ("fixed", "vdi", lambda: vdi(2)),
+    ("dynamic", "vhdx", vhdx),
+    ("fixed", "vhdx", lambda: vhdx(fixed=True)),
     ("version 3", "qcow2", bytes),
     ("deflate", "qcow2", lambda: packed_qcow2(bits=12, tail=(511, 4096))),
     ("zstd", "qcow2", lambda: packed_qcow2(kind="zstd", bits=12, tail=(511, 4096))),
@@ -1365,6 +1553,7 @@ FREE_BYTES = {
     # header bytes that may have any value: ids, texts, a size in the same block
     "vhd": [],
     "vmdk": [],
+    "vhdx": [(8, 512)],
     "vdi": [(0, 64), (0x54, 0x154), (0x171, 0x173), (0x188, 0x1A8)],
     "qcow2": [(120, 504)],
 }
@@ -1434,7 +1623,7 @@ class TestAllFormats:
                 file.flush()
         for length in (0, 1, 511, 512, 4096, 200000):
             garbage = noise(length, length)
-            for name in ("vhd", "qcow2", "vmdk", "vdi"):
+            for name in ("vhd", "qcow2", "vmdk", "vdi", "vhdx"):
                 assert found(path, garbage, name)
 
     def test_finds_two_formats(self, tmp_path: Path) -> None:
