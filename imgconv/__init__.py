@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
     from imgconv.errors import (
+        AccessDenied,
+        BucketElsewhere,
+        BucketMissing,
         Cancelled,
         ContentDamaged,
         CredentialsExpired,
         FormatMismatch,
+        ImageEncrypted,
         ImageMalformed,
         ImageUnsupported,
         ImgconvError,
@@ -81,7 +85,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "S3",
+    "AccessDenied",
     "Backoff",
+    "BucketElsewhere",
+    "BucketMissing",
     "Cancelled",
     "Checksum",
     "Comparison",
@@ -90,6 +97,7 @@ __all__ = [
     "Format",
     "FormatMismatch",
     "GuestDisk",
+    "ImageEncrypted",
     "ImageMalformed",
     "ImageUnsupported",
     "ImgconvError",
@@ -161,10 +169,14 @@ _HOMES = {
     "imgconv.digest": ("Checksum",),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
+        "AccessDenied",
+        "BucketElsewhere",
+        "BucketMissing",
         "Cancelled",
         "ContentDamaged",
         "CredentialsExpired",
         "FormatMismatch",
+        "ImageEncrypted",
         "ImageMalformed",
         "ImageUnsupported",
         "ImgconvError",

@@ -102,7 +102,7 @@ def open_object_sink(
             expected_zeros=foreseen.zeros,
             options=options,
             exclusive=exclusive,
-            metadata={"imgconv-format": conversion.output.name},
+            metadata={**options.metadata, "imgconv-format": conversion.output.name},
             job=partial(_job, conversion, f"{opened.name}/{url.key}"),
             cancelled=cancelled,
             watch=tally.uploaded,
