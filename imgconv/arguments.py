@@ -57,6 +57,11 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="IN", help="file, block device, or URL (s3, oss, http, https)"
     )
+    add_opening(parser)
+
+
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """Add how to read what is read."""
     parser.add_argument("-f", metavar="FORMAT", dest="source_format", help="format of IN")
     group = parser.add_argument_group("reading images", argument_default=argparse.SUPPRESS)
     group.add_argument(
@@ -120,7 +125,7 @@ def add_exact(parser: argparse.ArgumentParser) -> None:
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """Add how to reach an object store."""
+    """Add how to reach the object store of a URL."""
     group = parser.add_argument_group("object stores")
     group.add_argument("--endpoint-url", metavar="URL", help="where the store answers")
     group.add_argument("--region", metavar="NAME", help="region of the store")

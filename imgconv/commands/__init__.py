@@ -21,6 +21,9 @@ COMMANDS = {
     "checksum": "print a digest of what a disk holds",
     "uploads": "list or abort unfinished uploads",
     "grant": "print a ticket for one upload without credentials",
+    "export": "export all disks of an image into a bucket, or none",
+    "tasks": "look after exports: list, show, cancel, resume, metrics",
+    "verify-export": "hold the objects of an export against its manifest",
 }
 LEAST_FAILURE = {"compare": 2}  # exit codes below it say something about the images
 _EPILOG = """\
@@ -59,7 +62,7 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _module(command: str) -> ModuleType:
-    return import_module(f"imgconv.commands.{command}")
+    return import_module(f"imgconv.commands.{command.replace('-', '_')}")
 
 
 def _make_parser(chosen: str) -> argparse.ArgumentParser:
