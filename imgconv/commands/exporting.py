@@ -91,9 +91,8 @@ def record_of(state: "TaskState") -> dict[str, object]:
     record = asdict(state)
     for disk in record["disks"]:
         if disk["result"] and disk["result"]["receipt"]:
-            receipt = disk["result"]["receipt"]
-            receipt["parts"] = len(receipt["parts"])
-            del receipt["part_fields"]
+            disk["result"]["receipt"].pop("parts", None)
+            del disk["result"]["receipt"]["part_fields"]
     return record | {"process": state.process, "done": state.done, "total": state.total}
 
 

@@ -195,6 +195,12 @@ class Ledger:
                 " WHERE id = ? AND owner = ?",
                 (status, code, message, "" if over else mark, time(), task, mark),
             )
+            if status is Status.FINISHED:  # the manifest has the tables of parts
+                db.execute(
+                    "UPDATE disk SET result = json_remove(result, '$.receipt.parts')"
+                    " WHERE task = ?",
+                    (task,),
+                )
 
     def supersede(self, task: str, by: str) -> None:
         """Note that another task has taken the place of one whose worker is gone."""
@@ -211,16 +217,19 @@ class Ledger:
             self._row(db, task)
             db.execute("UPDATE task SET cancel = 1 WHERE id = ?", (task,))
 
-    def get(self, task: str) -> TaskState:
-        """Return what is known of a task; UsageError when there is none of this id."""
+    def get(self, task: str, *, brief: bool = False) -> TaskState:
+        """Return what is known of a task; UsageError when there is none of this id.
+
+        If `brief`, without the results of the disks, which may be megabytes.
+        """
         with self._open() as db:
-            return self._state(db, self._row(db, task))
+            return self._state(db, self._row(db, task), brief)
 
     def all(self) -> list[TaskState]:
-        """Return all tasks, the oldest first."""
+        """Return all tasks, the oldest first, without the results of the disks."""
         with self._open() as db:
             rows = db.execute("SELECT * FROM task ORDER BY created, id").fetchall()
-            return [self._state(db, row) for row in rows]
+            return [self._state(db, row, True) for row in rows]
 
     def plan(self, task: str) -> Plan:
         """Return what a task is to do."""
@@ -235,9 +244,16 @@ class Ledger:
             raise UsageError(f"{task}: there is no such task in {self.path}")
         return row
 
-    def _state(self, db: sqlite3.Connection, row: sqlite3.Row) -> TaskState:
+    def _state(
+        self, db: sqlite3.Connection, row: sqlite3.Row, brief: bool = False
+    ) -> TaskState:
         plan = json.loads(row["plan"])
-        found = db.execute("SELECT * FROM disk WHERE task = ? ORDER BY number", (row["id"],))
+        result = "NULL AS result" if brief else "result"
+        found = db.execute(
+            f"SELECT status, done, wire, parts, retries, rate, {result} FROM disk"
+            " WHERE task = ? ORDER BY number",
+            (row["id"],),
+        )
         disks = zip(plan["disks"], found.fetchall(), strict=True)
         return TaskState(
             task_id=row["id"],

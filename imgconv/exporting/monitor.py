@@ -127,7 +127,7 @@ class Monitor:
                     return
             try:
                 self.beat()
-                self._on_beat(self._ledger.get(self._task.task_id))
+                self._on_beat(self._ledger.get(self._task.task_id, brief=True))
             except ImgconvError as error:
                 self.error = self.error or error
                 return

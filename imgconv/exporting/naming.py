@@ -18,10 +18,12 @@ def object_names(
     """Return the names of the objects, by disk, and that of the manifest.
 
     `{prefix_}` is the prefix and an underscore, or nothing; `{disk}` is "system",
-    "data_xvdb" or "manifest". OptionError for a template that names an unknown field or
+    "data_xvdb" or "manifest", whose extension is ".vhd.json" and the like, as each format
+    has its own. OptionError for a template that names an unknown field or
     gives two objects one name.
     """
-    extensions = dict.fromkeys(disks, request.extension) | {MANIFEST: ".json"}
+    extensions = dict.fromkeys(disks, request.extension)
+    extensions[MANIFEST] = f"{request.extension}.json"
     names = {disk: _filled(template, request, disk, end) for disk, end in extensions.items()}
     if len(set(names.values())) < len(names):
         raise OptionError(f"{template}: gives two objects one name; use {{disk}}")

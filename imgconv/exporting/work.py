@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from imgconv import api
@@ -60,6 +61,7 @@ class Work:
         try:
             self._tell("processing", total=self._task.total)
             with self._monitor:
+                self._refuse_existing()
                 self._export_disks()
                 self._put_manifest()
         except BaseException as error:
@@ -70,7 +72,19 @@ class Work:
             raise_in_service_terms(cause)
         self._ledger.set_status(self._id, self._mark, Status.FINISHED)
         self._tell("finished", total=self._task.total)
-        self._on_beat(self._ledger.get(self._id))
+        self._on_beat(self._ledger.get(self._id, brief=True))
+
+    def _refuse_existing(self) -> None:
+        """Raise OutputExists before any disk is read, if one of the names is taken."""
+        plan, etags = self._plan, self._etags()
+        if plan.settings.overwrite:
+            return
+        with plan.destination.opened() as store:
+            client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
+            for key in (*(disk.key for disk in plan.disks), plan.manifest):
+                found = client.request(partial(store.head, key))
+                if found is not None and not is_ours(found, self._id, etags.get(key)):
+                    raise OutputExists(f"{plan.destination.url(key)}: exists already")
 
     def _export_disks(self) -> None:
         numbers = range(len(self._plan.disks))
@@ -190,7 +204,7 @@ class Work:
         event = "cancelled" if status is Status.CANCELLED else "failed"
         with suppress(ImgconvError):
             self._tell(event, code=code or None, message=message or None)
-            self._on_beat(self._ledger.get(self._id))
+            self._on_beat(self._ledger.get(self._id, brief=True))
 
     def _etags(self) -> dict[str, str]:
         disks = zip(self._plan.disks, self._monitor.disks, strict=True)

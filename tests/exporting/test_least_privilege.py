@@ -102,7 +102,7 @@ def test_no_more_than_the_eight_actions(
     assert objects["m-1_data_xvdb.raw"] == sparse["data:xvdb"].read_bytes()
     again = imgconv(*words)
     assert again.returncode == 1
-    verified = library.verify_export(oss.url("m-1_manifest.json"), store=oss.store)
+    verified = library.verify_export(oss.url("m-1_manifest.raw.json"), store=oss.store)
     assert verified.good
 
     seen.append(killed([*words, "--image-id", "m-2"], server))

@@ -33,7 +33,7 @@ def test_five_disks_become_five_objects_and_a_manifest(
     assert done.returncode == 0, done
     objects = s3.objects(f"{prefix}_{image_id}_")
     keys = [f"{prefix}_{image_id}_{disk}.{name}" for disk in NAMES]
-    manifest = f"{prefix}_{image_id}_manifest.json"
+    manifest = f"{prefix}_{image_id}_manifest.{name}.json"
     assert set(objects) == {*keys, manifest}
     for disk, key, source in zip(NAMES, keys, image.values(), strict=True):
         out = tmp_path / key
@@ -63,8 +63,8 @@ def test_raw_in_the_services_container(
             member = archive.extractfile(f"m-1_{disk}.raw")
             assert member is not None
             assert member.read() == source.read_bytes()
-    assert list(objects) == ["m-1_manifest.json"]
-    verified = library.verify_export(oss.url("m-1_manifest.json"), store=oss.store)
+    assert list(objects) == ["m-1_manifest.raw.tar.gz.json"]
+    verified = library.verify_export(oss.url("m-1_manifest.raw.tar.gz.json"), store=oss.store)
     assert verified.good
     assert len(verified.objects) == 5
 
@@ -88,12 +88,36 @@ def test_names_are_known_up_front_and_can_be_others(
         {
             "system": f"{where}/system-m-1.p.raw",
             "data_xvdb": f"{where}/data_xvdb-m-1.p.raw",
-            "manifest": f"{where}/manifest-m-1.p.json",
+            "manifest": f"{where}/manifest-m-1.p.raw.json",
         }
     ]
     names = sorted(path.name for path in (folder / BUCKET).iterdir())
-    assert names == ["data_xvdb-m-1.p.raw", "manifest-m-1.p.json", "system-m-1.p.raw"]
+    assert names == ["data_xvdb-m-1.p.raw", "manifest-m-1.p.raw.json", "system-m-1.p.raw"]
     assert task.status == "Finished"
+
+
+def test_one_image_in_several_formats(pair: dict[str, Path], folder: Path, state: Path) -> None:
+    for name in ("vdi", "vhd"):
+        words = export_words(pair, state, "--store", f"file://{folder}", "--format", name, "-q")
+        assert imgconv(*words).returncode == 0
+    assert len(list((folder / BUCKET).iterdir())) == 6
+
+
+def test_a_name_that_is_taken_is_found_before_a_disk_is_read(
+    pair: dict[str, Path], folder: Path, state: Path
+) -> None:
+    (folder / BUCKET / "m-1_manifest.raw.json").write_bytes(b"x")
+    seen: list[object] = []
+    with pytest.raises(library.ExportImageFailed, match=r"manifest.raw.json: exists already"):
+        library.export(
+            library.ExportRequest(image_id="m-1", bucket=BUCKET),
+            pair,
+            store=f"file://{folder}",
+            state=state,
+            progress=seen.append,
+        )
+    assert seen == []
+    assert len(list((folder / BUCKET).iterdir())) == 1
 
 
 @pytest.mark.parametrize("template", ["{image_id}", "{disk}{nobody}", "{0.__class__}{disk}"])
@@ -132,7 +156,7 @@ def exported(pair: dict[str, Path], folder: Path, state: Path) -> Path:
 
 
 def verify(bucket: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return imgconv("verify-export", f"file://{bucket}/m-1_manifest.json", *more)
+    return imgconv("verify-export", f"file://{bucket}/m-1_manifest.raw.json", *more)
 
 
 @pytest.mark.parametrize("more", [(), ("--quick",)])
@@ -175,12 +199,12 @@ def test_one_damaged_byte_is_found(exported: Path) -> None:
     ],
 )
 def test_what_is_no_manifest(exported: Path, content: bytes) -> None:
-    (exported / "m-1_manifest.json").write_bytes(content)
-    assert_one_line_error(verify(exported), "m-1_manifest.json")
+    (exported / "m-1_manifest.raw.json").write_bytes(content)
+    assert_one_line_error(verify(exported), "m-1_manifest.raw.json")
 
 
 def test_a_changed_manifest(exported: Path) -> None:
-    path = exported / "m-1_manifest.json"
+    path = exported / "m-1_manifest.raw.json"
     path.write_text(path.read_text().replace("_system.raw", "_sYstem.raw"))
     assert_one_line_error(verify(exported), "was changed")
 
@@ -188,7 +212,7 @@ def test_a_changed_manifest(exported: Path) -> None:
 def test_a_manifest_leads_to_no_other_folder(exported: Path, tmp_path: Path) -> None:
     from imgconv.exporting.manifest import _canonical, sha256
 
-    path = exported / "m-1_manifest.json"
+    path = exported / "m-1_manifest.raw.json"
     record = json.loads(path.read_text())
     del record["sha256"]
     record["disks"][0]["key"] = "../../secret"

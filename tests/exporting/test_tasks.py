@@ -149,7 +149,7 @@ def test_killed_and_resumed(
     assert objects["m-1_system.raw"] == pair["system"].read_bytes()
     assert objects["m-1_data_xvdb.raw"] == pair["data:xvdb"].read_bytes()
     assert manifest_of(objects)["disks"][1]["receipt"]["kept_parts"] >= 4
-    assert library.verify_export(oss.url("m-1_manifest.json"), store=oss.store).good
+    assert library.verify_export(oss.url("m-1_manifest.raw.json"), store=oss.store).good
     assert shown(state, task.task_id)["process"] == "100%"
     assert [path.name for path in state.parent.iterdir()] == [state.name]
 
@@ -179,9 +179,28 @@ def test_a_killed_one_is_cancelled_or_superseded(
     assert (second.status, third.status) == ("Failed", "Finished")
     assert second.message == f"superseded by {third.task_id}"
     assert set(oss.objects("")) == {
-        *("m-1_system.raw", "m-1_data_xvdb.raw", "m-1_manifest.json")
+        *("m-1_system.raw", "m-1_data_xvdb.raw", "m-1_manifest.raw.json")
     }
     assert slow.uploads == {}
+
+
+def test_a_worker_whose_task_was_taken_over_touches_nothing(
+    pair: dict[str, Path], state: Path, oss: Place, slow: OssServer
+) -> None:
+    process = begin(*export_words(pair, state, *oss.words, *SMALL_PARTS, "-q"))
+    await_(lambda: in_the_middle(slow))
+    with sqlite3.connect(state) as db:
+        db.execute("UPDATE task SET owner = 'another-world 1 1 x', lease = 1e12")
+    db.close()
+    _, error = process.communicate()
+    assert process.returncode == 75
+    assert "ImageIsExporting" in error
+    assert "another worker has taken it over" in error
+    task = only_task(state)
+    assert task is not None
+    assert (task.status, task.active) == ("Processing", True)
+    assert len(slow.objects) == len(slow.uploads) == 1
+    assert [path.suffix for path in state.parent.glob("*xvdb*")] == [".journal"]
 
 
 @pytest.mark.parametrize("manifest", [False, True])
@@ -199,12 +218,12 @@ def test_killed_between_an_object_and_the_note_of_it(
     db.close()
     made = os.stat(folder / BUCKET / "m-1_data_xvdb.raw")
     if not manifest:
-        (folder / BUCKET / "m-1_manifest.json").unlink()
+        (folder / BUCKET / "m-1_manifest.raw.json").unlink()
     done = imgconv("tasks", "resume", task.task_id, "--state", state)
     assert done.returncode == 0, done
     assert os.path.samestat(made, os.stat(folder / BUCKET / "m-1_data_xvdb.raw"))
-    assert library.verify_export(f"file://{folder}/{BUCKET}/m-1_manifest.json").good
-    system, data = json.loads((folder / BUCKET / "m-1_manifest.json").read_text())["disks"]
+    assert library.verify_export(f"file://{folder}/{BUCKET}/m-1_manifest.raw.json").good
+    system, data = json.loads((folder / BUCKET / "m-1_manifest.raw.json").read_text())["disks"]
     assert system["receipt"] is not None
     assert data["receipt"] is None
 
@@ -278,7 +297,7 @@ class TestAllOrNone:
         os.utime(disks_["data:xvdb"], ns=(moment, moment))
         library.export_task(task.task_id, state=state).run()
         assert os.path.samestat(made, os.stat(folder / BUCKET / "m-1_system.raw"))
-        assert library.verify_export(f"file://{folder}/{BUCKET}/m-1_manifest.json").good
+        assert library.verify_export(f"file://{folder}/{BUCKET}/m-1_manifest.raw.json").good
 
     def test_somebody_elses_object_stays(
         self, pair: dict[str, Path], folder: Path, state: Path, tmp_path: Path

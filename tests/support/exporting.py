@@ -99,6 +99,6 @@ def await_(condition: Callable[[], Any]) -> Any:
 
 
 def manifest_of(objects: dict[str, bytes]) -> dict[str, Any]:
-    (content,) = (value for key, value in objects.items() if key.endswith("manifest.json"))
+    (content,) = (value for key, value in objects.items() if "_manifest." in key)
     found: dict[str, Any] = json.loads(content)
     return found
