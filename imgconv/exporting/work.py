@@ -192,10 +192,13 @@ class Work:
         stopped = isinstance(error, Cancelled) or not isinstance(error, Exception)
         keep = self._plan.settings.keep and not self._monitor.asked
         _correct_notes(error, self._id if keep else None)
+        left: list[str] = []
         if not keep:
-            for left in clean_up(self._plan, self._id, self._ledger.path, self._etags()):
-                error.add_note(f"and something is left: {left}")
-        status = Status.CANCELLED if stopped and not keep else Status.FAILED
+            left = clean_up(self._plan, self._id, self._ledger.path, self._etags())
+        for what in left:
+            error.add_note(f"and something is left: {what}")
+        gone = stopped and not keep and not left
+        status = Status.CANCELLED if gone else Status.FAILED
         code, message = ("", "") if status is Status.CANCELLED else _told(error, stopped)
         try:
             self._ledger.set_status(self._id, self._mark, status, code=code, message=message)
