@@ -42,7 +42,7 @@ class Source(Protocol):
     def get(self) -> AccessKey:
         """Return credentials that are good now.
 
-        Raises StoreRefused when there are none, StoreUnavailable when they cannot be
+        Raises AccessDenied when there are none, StoreUnavailable when they cannot be
         fetched right now.
         """
         ...
@@ -64,7 +64,7 @@ class EnvironmentKeys:
         return all(self._environment.get(name) for name in names)
 
     def get(self) -> AccessKey:
-        """Return what the variables say; StoreRefused when one is missing."""
+        """Return what the variables say; AccessDenied when one is missing."""
         if not self.has_keys():
             raise AccessDenied(
                 "no credentials for OSS: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET"
@@ -159,7 +159,7 @@ class FirstFound:
         self._is_instance = False
 
     def get(self) -> AccessKey:
-        """Return credentials; StoreRefused when neither has any."""
+        """Return credentials; AccessDenied when neither has any."""
         if self._environment.has_keys():
             return self._environment.get()
         try:
