@@ -70,6 +70,7 @@ def main() -> None:
         print(f"{name:20} {size:>12} {on_disk:>11} {report.seconds:6.2f}s  {told}")
     show_info(FOLDER / "sample-zstd.qcow2")
     show_upload(raw)
+    show_export(raw)
 
 
 def show_info(path: Path) -> None:
@@ -87,6 +88,23 @@ def show_upload(raw: Path) -> None:
     parts, sent = len(report.upload.parts), format_size(report.upload.wire_bytes)
     print(f"\n{url}\n  {parts} parts, sent {sent}, CRC-64/NVME {report.upload.crc}")
     print(f"  {verdict(raw, FOLDER / 'uploaded.qcow2', 'qcow2')}")
+
+
+def show_export(raw: Path) -> None:
+    """A whole image into a bucket, here a folder; all disks of it, or none."""
+    (FOLDER / "bucket").mkdir(exist_ok=True)
+    task = imgconv.export(
+        imgconv.ExportRequest(image_id="m-demo", bucket="bucket", image_format="qcow2"),
+        {"system": raw, "data:xvdb": FOLDER / "sample.vdi"},
+        store=f"file://{FOLDER.absolute()}",
+        settings=imgconv.ExportSettings(overwrite=True),
+        state=FOLDER / "tasks.sqlite",
+    )
+    verified = imgconv.verify_export(task.manifest)
+    print(f"\nexport {task.task_id}: {task.status}, {task.process}")
+    for one in verified.objects:
+        size = format_size(one.size)
+        print(f"  {one.url}\n  {size}, {one.checksum} {one.crc}: {one.problem or 'verified'}")
 
 
 if __name__ == "__main__":

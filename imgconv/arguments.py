@@ -57,6 +57,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="IN", help="file, block device, or URL (s3, oss, http, https)"
     )
+    add_source_format(parser)
+
+
+def add_source_format(parser: argparse.ArgumentParser) -> None:
+    """Add the format of what is read."""
     parser.add_argument("-f", metavar="FORMAT", dest="source_format", help="format of IN")
 
 
@@ -64,6 +69,11 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add IN, how to read it, and by how many."""
     add_source(parser)
     add_image_options(parser)
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the number of workers."""
     parser.add_argument("-m", "--threads", type=whole, metavar="N", help="number of workers")
 
 
@@ -131,7 +141,7 @@ def add_exact(parser: argparse.ArgumentParser) -> None:
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """Add how to reach an object store."""
+    """Add how to reach the object store of a URL."""
     group = parser.add_argument_group("object stores")
     group.add_argument("--endpoint-url", metavar="URL", help="where the store answers")
     group.add_argument("--region", metavar="NAME", help="region of the store")

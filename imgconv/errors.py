@@ -11,6 +11,7 @@
     │   ├── FormatMismatch         its content is not what name or option say
     │   ├── ImageMalformed         what the image says of itself cannot be
     │   ├── ImageUnsupported       it is of a kind that is not read
+    │   │   └── ImageEncrypted     it cannot be read without its key
     │   ├── CheckUnsupported       its format has nothing to check
     │   ├── ReadFailed             the system refused a read
     │   ├── SourceTruncated        it ended before its size did
@@ -26,7 +27,10 @@
     │   ├── StoreUnavailable       it does not answer, or fails; try again later
     │   ├── StoreThrottled         it asks for fewer requests
     │   ├── CredentialsExpired     it takes our credentials no longer
-    │   ├── StoreRefused           it will not: rights, bucket, signature, quota
+    │   ├── StoreRefused           it will not: clock, quota, and
+    │   │   ├── AccessDenied       rights, keys, signature
+    │   │   ├── BucketMissing      there is no such bucket
+    │   │   └── BucketElsewhere    the bucket is in another region
     │   ├── StoreCannot            the service does not know the operation
     │   ├── ContentDamaged         what it holds is not what was sent
     │   ├── UploadGone             it does not know the unfinished upload any more
@@ -46,7 +50,7 @@ class ImgconvError(Exception):
     """Base of all errors that imgconv raises on purpose."""
 
     code: ClassVar[str] = "error"
-    exit_status: ClassVar[int] = 1
+    exit_status: int = 1
 
 
 class UsageError(ImgconvError):
@@ -129,6 +133,12 @@ class ImageUnsupported(SourceError):
     """The image is of a kind that imgconv does not read: with a parent, too large, ..."""
 
     code = "image-unsupported"
+
+
+class ImageEncrypted(ImageUnsupported):
+    """The image is encrypted, and its key is not for us to have."""
+
+    code = "image-encrypted"
 
 
 class CheckUnsupported(SourceError):
@@ -258,6 +268,24 @@ class StoreRefused(StoreError):
     """The store will not do it, however often it is asked."""
 
     code = "store-refused"
+
+
+class AccessDenied(StoreRefused):
+    """Our credentials do not permit it, are wrong, or are missing."""
+
+    code = "access-denied"
+
+
+class BucketMissing(StoreRefused):
+    """There is no such bucket."""
+
+    code = "bucket-missing"
+
+
+class BucketElsewhere(StoreRefused):
+    """The bucket is in another region than the one that was asked."""
+
+    code = "bucket-elsewhere"
 
 
 class StoreCannot(StoreError):

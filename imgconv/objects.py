@@ -25,6 +25,8 @@ from imgconv.workers import Stop
 
 _OPENING, _READING = Backoff(patience=20.0), Backoff(patience=60.0)
 
+KEPT = "what was sent is kept: --resume goes on from there"
+
 # After these, going on would only end the same way again.
 _HOPELESS = (UsageError, SourceError, OutputTooLarge, OutputExists)
 
@@ -102,7 +104,7 @@ def open_object_sink(
             expected_zeros=foreseen.zeros,
             options=options,
             exclusive=exclusive,
-            metadata={"imgconv-format": conversion.output.name},
+            metadata={**options.metadata, "imgconv-format": conversion.output.name},
             job=partial(_job, conversion, f"{opened.name}/{url.key}"),
             cancelled=cancelled,
             watch=tally.uploaded,
@@ -134,7 +136,7 @@ def _leave(sink: MultipartSink, error: BaseException, *, keep: bool) -> None:
     try:
         if keep:
             sink.suspend()
-            error.add_note("what was sent is kept: --resume goes on from there")
+            error.add_note(KEPT)
         else:
             sink.abort()
     except Exception as failure:  # the first error is the one that matters

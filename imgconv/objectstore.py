@@ -15,12 +15,15 @@ Every failure is one of these, whatever the service calls it:
     ObjectMissing       there is no such object
     ObjectChanged       the object is no longer the one whose ETag was given
     StoreCannot         the service does not do this at all (copies, conditions)
-    StoreRefused        all else: no rights, no bucket, bad signature, wrong clock, full
+    AccessDenied        no credentials, or none that permit it
+    BucketMissing       there is no such bucket
+    BucketElsewhere     it is in another region
+    StoreRefused        all else: wrong clock, full, ...
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from imgconv.body import Body
 
@@ -91,6 +94,15 @@ class ObjectInfo:
     crc: int | None = None
     version: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketInfo:
+    """A bucket: its region, None when the service does not tell, and the name of the method
+    by which it encrypts every object with a key that its owner chose, None if it does not."""
+
+    region: str | None = None
+    encryption: str | None = None
 
 
 class ObjectReader(Protocol):
@@ -204,4 +216,16 @@ class PartStore(Protocol):
 
     def close(self) -> None:
         """Release connections; harmless when repeated."""
+        ...
+
+
+@runtime_checkable
+class BucketInspector(Protocol):
+    """A store that can tell of its bucket; not every one can."""
+
+    def inspect(self) -> BucketInfo:
+        """Look the bucket up, in one attempt.
+
+        Raises StoreErrors: BucketMissing, BucketElsewhere, AccessDenied, ...
+        """
         ...

@@ -31,6 +31,7 @@ LAYERS = [
     {"objects"},
     {"opening", "verification"},
     {"api", "questions", "uploads", "testing"},
+    {"exporting"},
     {"terminal"},
     {"arguments"},
     {"commands"},
@@ -189,9 +190,8 @@ def test_files_stay_small(module: str) -> None:
 
 def test_functions_stay_small() -> None:
     found = sorted(n for tree in MODULES.values() for _, n in lengths(tree))
-    assert found[-1] <= MAX_FUNCTION or [
-        name for tree in MODULES.values() for name, n in lengths(tree) if n > MAX_FUNCTION
-    ] == ["convert"], "only the front door may be longer, for its documentation"
+    long = {name for tree in MODULES.values() for name, n in lengths(tree) if n > MAX_FUNCTION}
+    assert long <= {"convert", "export"}, "front doors may be longer, for their documentation"
     assert found[len(found) // 2] < MEDIAN_FUNCTION
     assert found[len(found) * 9 // 10] <= NINTH_FUNCTION
 

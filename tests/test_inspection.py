@@ -31,6 +31,8 @@ MADE = [
     ("vdi", ""),
     ("vhd", "subformat=dynamic,force_size=on"),
     ("vhd", "subformat=fixed,force_size=on"),
+    ("vhdx", "subformat=dynamic,block_size=8M"),
+    ("vhdx", "subformat=fixed"),
 ]
 SAME_FOLDER = imgconv.ReadOptions(allow_references="same-folder")
 
@@ -72,7 +74,7 @@ def test_info_agrees_with_qemu(tmp_path: Path, format_name: str, options: str) -
         assert ours["compression_type"] == specific.get("compression-type", "zlib")
     if format_name == "vmdk":
         assert ours["subformat"] == specific["create-type"]
-    if format_name in ("vdi", "vhd") and "cluster-size" in theirs:
+    if format_name in ("vdi", "vhd", "vhdx") and "cluster-size" in theirs:
         assert ours["block_size"] == theirs["cluster-size"]
     with imgconv.open(image, source_format=format_name, read=SAME_FOLDER) as disk:
         assert disk.info == found

@@ -24,6 +24,9 @@ COMMANDS = {
     "map": "show which stretches of the disk are where",
     "uploads": "list or abort unfinished uploads",
     "grant": "print a ticket for one upload without credentials",
+    "export": "export all disks of an image into a bucket, or none",
+    "tasks": "look after exports: list, show, cancel, resume, metrics",
+    "verify-export": "hold the objects of an export against its manifest",
 }
 # Exit codes of failures for which commands have another use, and what stands for these.
 INSTEAD = {("compare", 1): 2, ("check", 2): 1}
@@ -64,7 +67,7 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _module(command: str) -> ModuleType:
-    return import_module(f"imgconv.commands.{command}")
+    return import_module(f"imgconv.commands.{command.replace('-', '_')}")
 
 
 def _make_parser(chosen: str) -> argparse.ArgumentParser:

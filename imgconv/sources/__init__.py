@@ -27,6 +27,7 @@ DESCRIPTIONS = {
     "qcow2": "imgconv.sources.qcow2_description:describe_qcow2",
     "vdi": "imgconv.sources.vdi:describe_vdi",
     "vmdk": "imgconv.sources.vmdk_description:describe_vmdk",
+    "vhdx": "imgconv.sources.vhdx_description:describe_vhdx",
 }
 _ANY_SIZE = 1 << 63
 

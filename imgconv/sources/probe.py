@@ -4,7 +4,7 @@ A guest can write any bytes into its own raw disk, so content alone never decide
 an image is raw only when the user says so or when nothing in it looks like another format.
 """
 
-from imgconv.errors import FormatMismatch, OptionError
+from imgconv.errors import FormatMismatch, ImageEncrypted, OptionError
 from imgconv.names import canonical, of_file
 from imgconv.sources import TABLE
 from imgconv.sources.base import Source
@@ -51,7 +51,7 @@ def choose_format(source: Source, declared: str | None) -> str:
     """Return the format to read `source` in, given what the user declared, if anything.
 
     Raises FormatMismatch when nothing was declared and content and file name do not
-    agree, and OptionError for a format that imgconv does not read.
+    agree, ImageEncrypted for LUKS, and OptionError for a format that imgconv does not read.
     """
     if declared is not None:
         name = canonical(declared)
@@ -66,6 +66,10 @@ def choose_format(source: Source, declared: str | None) -> str:
         raise FormatMismatch(
             f"{source.name}: is named like {named} but its content is not; "
             "to convert its bytes as they are, say -f raw"
+        )
+    if found == ("luks",):
+        raise ImageEncrypted(
+            f"{source.name}: is encrypted (LUKS); to convert its bytes as they are, say -f raw"
         )
     if len(found) > 1 or found[0] not in READABLE:
         raise FormatMismatch(

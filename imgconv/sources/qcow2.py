@@ -7,7 +7,7 @@ Refcounts are not read: that no cluster serves two purposes is found out from th
 from dataclasses import replace
 
 from imgconv.codecs import inflate, unzstd
-from imgconv.errors import ImageUnsupported
+from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
@@ -71,7 +71,7 @@ def _refuse_unsupported(image: ImageFile, header: Header) -> None:
     """Refuse what needs a key, or cannot be trusted."""
     name = image.file.name
     if (method := encryption(header.front)) is not None:
-        raise ImageUnsupported(f"{name}: is encrypted ({method})")
+        raise ImageEncrypted(f"{name}: is encrypted ({method})")
     if unknown := header.tail.incompatible_features & ~KNOWN_FEATURES:
         raise ImageUnsupported(f"{name}: needs features that are not known ({unknown:#x})")
     if header.has(ondisk.CORRUPT):

@@ -33,9 +33,10 @@ class Regions:
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What the metadata say; `locator` is where the image tells of its parent, if it has
-    one, and what it tells."""
+    one, and what it tells. The blocks of a `fixed` disk all stay allocated."""
 
     blocks: ondisk.Blocks
+    fixed: bool
     locator: tuple[int, bytes] | None
 
 
@@ -110,9 +111,8 @@ def read_kind(image: ImageFile, metadata: ondisk.Region) -> Kind:
     image.check(size % sector == 0, size_at, f"{size} bytes are not a number of sectors")
     image.check_size(size)
     blocks = ondisk.Blocks(disk_size=size, block_size=block_size, sector_size=sector)
-    if not flags & ondisk.HAS_PARENT:
-        return Kind(blocks, None)
-    return Kind(blocks, items.content(ondisk.PARENT_LOCATOR))
+    fixed, has_parent = bool(flags & ondisk.LEAVE_ALLOCATED), flags & ondisk.HAS_PARENT
+    return Kind(blocks, fixed, items.content(ondisk.PARENT_LOCATOR) if has_parent else None)
 
 
 def _check_aligned(image: ImageFile, offset: int, length: int, at: int) -> None:

@@ -29,6 +29,7 @@ from typing import ClassVar
 
 from imgconv.body import Body
 from imgconv.errors import (
+    BucketMissing,
     ContentDamaged,
     ObjectChanged,
     ObjectMissing,
@@ -39,7 +40,7 @@ from imgconv.errors import (
     UploadGone,
     UsageError,
 )
-from imgconv.objectstore import Limits, ObjectInfo, Part, Upload
+from imgconv.objectstore import BucketInfo, Limits, ObjectInfo, Part, Upload
 from imgconv.stores import local_files as files
 from imgconv.stores.local_files import FOLDER, OBJECT, RECORD, errors_of, opened
 from imgconv.units import KiB, MiB, TiB
@@ -213,6 +214,12 @@ class LocalStore:
     def open(self, key: str) -> "LocalReader":
         """Open a file for reading."""
         return LocalReader(self._path(key), self._url(key))
+
+    def inspect(self) -> BucketInfo:
+        """Say that the folder is there; it has no region."""
+        if not os.path.isdir(self._folder):
+            raise BucketMissing(f"{self.name}: there is no such folder")
+        return BucketInfo()
 
     def renew(self) -> bool:
         """A folder asks for no credentials."""

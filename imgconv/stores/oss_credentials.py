@@ -16,7 +16,7 @@ from typing import Protocol
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from imgconv.errors import StoreRefused, StoreUnavailable
+from imgconv.errors import AccessDenied, StoreRefused, StoreUnavailable
 from imgconv.workers import Lock
 
 _TOKEN_SECONDS = 300
@@ -42,7 +42,7 @@ class Source(Protocol):
     def get(self) -> AccessKey:
         """Return credentials that are good now.
 
-        Raises StoreRefused when there are none, StoreUnavailable when they cannot be
+        Raises AccessDenied when there are none, StoreUnavailable when they cannot be
         fetched right now.
         """
         ...
@@ -64,9 +64,9 @@ class EnvironmentKeys:
         return all(self._environment.get(name) for name in names)
 
     def get(self) -> AccessKey:
-        """Return what the variables say; StoreRefused when one is missing."""
+        """Return what the variables say; AccessDenied when one is missing."""
         if not self.has_keys():
-            raise StoreRefused(
+            raise AccessDenied(
                 "no credentials for OSS: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET"
             )
         environment = self._environment
@@ -145,7 +145,7 @@ class InstanceRole:
         except HTTPError as error:
             with error:
                 text = f"{self._url}: tells no RAM role credentials: HTTP {error.code}"
-            kind = StoreUnavailable if error.code >= 500 or error.code == 429 else StoreRefused
+            kind = StoreUnavailable if error.code >= 500 or error.code == 429 else AccessDenied
             raise kind(text) from error
         except (OSError, HTTPException, UnicodeDecodeError) as error:
             raise StoreUnavailable(f"{self._url}: cannot be asked: {error}") from error
@@ -159,7 +159,7 @@ class FirstFound:
         self._is_instance = False
 
     def get(self) -> AccessKey:
-        """Return credentials; StoreRefused when neither has any."""
+        """Return credentials; AccessDenied when neither has any."""
         if self._environment.has_keys():
             return self._environment.get()
         try:
@@ -167,7 +167,7 @@ class FirstFound:
         except (StoreRefused, StoreUnavailable) as error:
             if self._is_instance:
                 raise
-            raise StoreRefused(
+            raise AccessDenied(
                 "no credentials for OSS: OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET are not "
                 f"set, and there is no RAM role ({error})"
             ) from error

@@ -10,6 +10,9 @@ from xml.etree.ElementTree import ParseError
 from alibabacloud_oss_v2 import exceptions as sdk
 
 from imgconv.errors import (
+    AccessDenied,
+    BucketElsewhere,
+    BucketMissing,
     ContentDamaged,
     CredentialsExpired,
     ImgconvError,
@@ -24,6 +27,12 @@ from imgconv.errors import (
 )
 
 _BY_CODE: Mapping[str, type[ImgconvError]] = {
+    "NoSuchBucket": BucketMissing,
+    "PermanentRedirect": BucketElsewhere,
+    "AccessDenied": AccessDenied,
+    "InvalidAccessKeyId": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
+    "UserDisable": AccessDenied,
     "NoSuchKey": ObjectMissing,
     "NoSuchVersion": ObjectMissing,
     "SymlinkTargetNotExist": ObjectMissing,
@@ -51,6 +60,7 @@ _BY_STATUS: Mapping[int, type[ImgconvError]] = {
 }
 _NOT_OSS = "BadErrorResponse"  # the SDK's code for an answer without an error document
 _TOKEN_EXPIRED = "0002-00000007"  # EC; its code is not the same everywhere
+_OTHER_ENDPOINT = "0003-00001403"  # EC; to its code, the bucket denies us access
 _MILLISECONDS = 1000
 
 
@@ -121,6 +131,8 @@ def _service_error(error: sdk.ServiceError, what: str) -> ImgconvError:
     kind = _BY_CODE.get(code)
     if error.ec == _TOKEN_EXPIRED:
         kind = CredentialsExpired
+    elif error.ec == _OTHER_ENDPOINT:
+        kind = BucketElsewhere
     elif kind is None and _is_throttled(error.status_code, code, error.headers):
         return StoreThrottled(text, _retry_after(error.headers))
     elif kind is None and code == _NOT_OSS and error.status_code == 404:

@@ -22,7 +22,7 @@ from imgconv.errors import (
     StoreUnavailable,
     UploadGone,
 )
-from imgconv.objectstore import Limits, ObjectInfo, Part, Upload
+from imgconv.objectstore import BucketInfo, Limits, ObjectInfo, Part, Upload
 from imgconv.stores.oss import Oss
 from imgconv.stores.oss_credentials import (
     EnvironmentKeys,
@@ -30,7 +30,8 @@ from imgconv.stores.oss_credentials import (
     InstanceRole,
     Source,
 )
-from imgconv.stores.oss_errors import store_errors, transport_error
+from imgconv.stores.oss_errors import store_errors
+from imgconv.stores.oss_object import OssReader
 from imgconv.units import GiB, KiB
 from imgconv.version import __version__
 
@@ -46,7 +47,6 @@ LIMITS = Limits(
 )
 _CONTENT_TYPE = "application/octet-stream"  # else guessed: .raw would be a photograph
 _CONNECTIONS = 64  # kept open, more than anybody has requests at once
-_READ_CHUNK = 256 * KiB
 
 
 class OssStore:
@@ -241,12 +241,28 @@ class OssStore:
         except ObjectMissing:
             pass
 
-    def open(self, key: str) -> "OssReader":
+    def open(self, key: str) -> OssReader:
         """Open an object for reading; ObjectMissing when there is none."""
         info = self.head(key)
         if info is None:
             raise ObjectMissing(self._what(key, "there is no such object"))
         return OssReader(self._client, self._bucket, key, info)
+
+    def inspect(self) -> BucketInfo:
+        """Look the bucket up: its region, and whether it encrypts what it is given."""
+        with store_errors(f"{self.name}: where it is cannot be told"):
+            place = self._client.get_bucket_location(
+                oss.GetBucketLocationRequest(bucket=self._bucket)
+            )
+        with store_errors(f"{self.name}: cannot be looked up"):
+            reply = self._client.get_bucket_info(oss.GetBucketInfoRequest(bucket=self._bucket))
+        found = reply.bucket_info
+        rule = found.sse_rule if found is not None else None
+        method = rule.sse_algorithm if rule is not None else None
+        return BucketInfo(
+            region=(place.location or "").removeprefix("oss-") or None,
+            encryption=None if method in (None, "", "None") else method,
+        )
 
     def renew(self) -> bool:
         """Forget the credentials in use; false when requests are anonymous."""
@@ -269,51 +285,6 @@ class OssStore:
         if not {".", ".."}.isdisjoint(key.split("/")):
             raise StoreRefused(f"{shown}: a key with . or .. between slashes cannot be reached")
         return f"{shown}: {failure}"
-
-
-class OssReader:
-    """One object; see `objectstore.ObjectReader`."""
-
-    def __init__(self, client: oss.Client, bucket: str, key: str, info: ObjectInfo):
-        self.name, self.info = f"oss://{bucket}/{key}", info
-        self._client, self._bucket, self._key = client, bucket, key
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill the whole buffer from `offset` on."""
-        if not buffer:
-            return
-        what = f"{self.name}: cannot read at offset {offset}"
-        with store_errors(what):
-            reply = self._client.get_object(
-                oss.GetObjectRequest(
-                    bucket=self._bucket,
-                    key=self._key,
-                    if_match=f'"{self.info.etag}"',
-                    range_header=f"bytes={offset}-{offset + len(buffer) - 1}",
-                    range_behavior="standard",  # else a range past the end is the whole object
-                )
-            )
-        with reply.body:
-            if reply.content_length != len(buffer):
-                raise StoreUnavailable(
-                    f"{what}: {len(buffer)} bytes were asked for, {reply.content_length} came"
-                )
-            try:
-                _fill(buffer, reply.body.iter_bytes(block_size=_READ_CHUNK))
-            except OSError as error:  # what the SDK's HTTP library raises
-                raise transport_error(error, what) from error
-
-    def close(self) -> None:
-        """Do nothing: the connections are the store's."""
-
-
-def _fill(buffer: memoryview, chunks: Iterator[bytes]) -> None:
-    at = 0
-    for chunk in chunks:
-        buffer[at : at + len(chunk)] = chunk
-        at += len(chunk)
-    if at < len(buffer):
-        raise ConnectionError(f"the answer ended after {at} bytes")
 
 
 def _source(options: Oss) -> Source | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from imgconv.body import Body
 from imgconv.errors import (
+    AccessDenied,
     ContentDamaged,
     CredentialsExpired,
     ObjectMissing,
@@ -16,7 +17,14 @@ from imgconv.errors import (
     UploadGone,
 )
 from imgconv.native import CRC64_NVME
-from imgconv.objectstore import Limits, ObjectInfo, ObjectReader, Part, Upload
+from imgconv.objectstore import (
+    BucketInfo,
+    Limits,
+    ObjectInfo,
+    ObjectReader,
+    Part,
+    Upload,
+)
 from imgconv.stores.s3_client import Clients, Connector
 from imgconv.stores.s3_errors import code_of, explained
 from imgconv.stores.s3_object import S3Object
@@ -28,6 +36,7 @@ _TYPE = "application/octet-stream"
 # SeaweedFS keeps text compressed, also in parts that are copied from it: a part of zeros
 # then costs it next to nothing.
 _SMALL_TYPE = "text/plain"
+_KMS = "aws:kms"  # and "aws:kms:dsse"; with keys of its own, AWS encrypts everything
 _NOT_UNDERSTOOD = ("InvalidArgument", "InvalidRequest", "NotImplemented")
 
 
@@ -227,6 +236,24 @@ class Bucket:
     def open(self, key: str) -> ObjectReader:
         """Open an object for reading; ObjectMissing when there is none."""
         return S3Object(f"{self.name}/{key}", self._at(key), self._look(key), self._calling)
+
+    def inspect(self) -> BucketInfo:
+        """Look the bucket up; what the service does not tell, or not us, stays unknown."""
+        with self._calling("where is it") as clients:
+            answer = clients.quick.get_bucket_location(Bucket=self._bucket)
+            region = answer.get("LocationConstraint") or None
+        method = None
+        # of a bucket without a rule, services say that the rule is missing
+        with (
+            suppress(ObjectMissing, StoreCannot, AccessDenied),
+            self._calling("is it encrypted") as clients,
+        ):
+            answer = clients.quick.get_bucket_encryption(Bucket=self._bucket)
+            rules = answer["ServerSideEncryptionConfiguration"].get("Rules", ())
+            named = (r.get("ApplyServerSideEncryptionByDefault", {}) for r in rules)
+            found = [rule.get("SSEAlgorithm", "") for rule in named]
+            method = next((name for name in found if name.startswith(_KMS)), None)
+        return BucketInfo(region=region, encryption=method)
 
     def renew(self) -> bool:
         """Fetch credentials anew.

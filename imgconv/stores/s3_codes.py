@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imgconv.errors import (
+    AccessDenied,
+    BucketElsewhere,
+    BucketMissing,
     ContentDamaged,
     CredentialsExpired,
     ImgconvError,
@@ -49,7 +52,14 @@ _BY_CODE: dict[str, type[ImgconvError]] = {
     "RequestTimeTooSkewed": StoreRefused,
     "NoSuchUpload": UploadGone,
     "NoSuchKey": ObjectMissing,
-    "NoSuchBucket": StoreRefused,
+    "NoSuchBucket": BucketMissing,
+    "PermanentRedirect": BucketElsewhere,
+    "AuthorizationHeaderMalformed": BucketElsewhere,
+    "IllegalLocationConstraintException": BucketElsewhere,
+    "AccessDenied": AccessDenied,
+    "AllAccessDisabled": AccessDenied,
+    "InvalidAccessKeyId": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
     "PreconditionFailed": OutputExists,
     "ConditionalRequestConflict": OutputExists,
     "NotImplemented": StoreCannot,

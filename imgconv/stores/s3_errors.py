@@ -25,6 +25,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from imgconv.errors import (
+    AccessDenied,
     CredentialsExpired,
     ImgconvError,
     StoreRefused,
@@ -101,7 +102,7 @@ def _mistake(what: str, error: Exception) -> ImgconvError:
     A RuntimeError is how it says that credentials were fetched anew and are too old.
     """
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return StoreRefused(
+        return AccessDenied(
             f"{what}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or name a profile with aws_profile"
         )

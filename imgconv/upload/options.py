@@ -1,5 +1,6 @@
 """How an upload is carried out: everything a user may choose that no byte depends on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Literal
@@ -25,8 +26,9 @@ class UploadOptions:
 
     `zero_copy`: have the store copy parts that are all zeros from one another ("on",
     "off"); "auto": where that costs no checksum. `content_md5`: send each part's MD5 too.
-    `store_receipt`: put the receipt beside the object, as KEY.receipt.json. `backoff`: how
-    a request is repeated while the store fails.
+    `store_receipt`: put the receipt beside the object, as KEY.receipt.json. `metadata`: what
+    the object carries besides its bytes. `backoff`: how a request is repeated while the
+    store fails.
     """
 
     part_size: int | None = None
@@ -38,6 +40,7 @@ class UploadOptions:
     zero_copy: Literal["auto", "on", "off"] = "auto"
     content_md5: bool = False
     store_receipt: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:

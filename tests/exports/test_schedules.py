@@ -48,6 +48,7 @@ from support.seaweed import BUCKET, Seaweed
 
 import imgconv
 from imgconv.errors import (
+    AccessDenied,
     Cancelled,
     ContentDamaged,
     CredentialsExpired,
@@ -102,7 +103,7 @@ PASSING = {
 }
 # What may befall it and not pass, and what is raised then.
 LASTING = {
-    "access denied": StoreRefused,
+    "access denied": AccessDenied,
     "wrong clock": StoreRefused,
     "expired": CredentialsExpired,
     "failing": StoreUnavailable,
@@ -722,7 +723,7 @@ class Stage:
 def is_fatal(strike: Strike) -> bool:
     """Whether a fault that lasts ends the run: one can do without copies, and clean up less."""
     if strike.operation in ("copy_part", "put"):
-        return LASTING[strike.fault] is not StoreRefused
+        return not issubclass(LASTING[strike.fault], StoreRefused)
     return strike.operation not in ("abort", "delete")
 
 

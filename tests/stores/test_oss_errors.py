@@ -12,6 +12,9 @@ from support.oss_client import KEY, MIN_PART, at, noise, opened, put, save, set_
 from support.oss_server import REGION, OssServer
 
 from imgconv.errors import (
+    AccessDenied,
+    BucketElsewhere,
+    BucketMissing,
     CredentialsExpired,
     ImgconvError,
     StoreCannot,
@@ -64,10 +67,11 @@ def store(server: OssServer) -> Iterator[PartStore]:
         (400, "ExpiredToken", CredentialsExpired),
         (405, "MethodNotAllowed", StoreCannot),
         (501, "Whatever", StoreCannot),
-        (403, "AccessDenied", StoreRefused),
-        (403, "InvalidAccessKeyId", StoreRefused),
+        (403, "AccessDenied", AccessDenied),
+        (403, "InvalidAccessKeyId", AccessDenied),
         (409, "FileImmutable", StoreRefused),
-        (404, "NoSuchBucket", StoreRefused),
+        (404, "NoSuchBucket", BucketMissing),
+        (403, "PermanentRedirect", BucketElsewhere),
         (307, "TemporaryRedirect", StoreRefused),
     ],
 )

@@ -11,6 +11,8 @@ from support.loopback import Connection, LoopbackServer, Reply, Request
 
 from imgconv.body import Body
 from imgconv.errors import (
+    AccessDenied,
+    BucketMissing,
     ContentDamaged,
     CredentialsExpired,
     ImgconvError,
@@ -101,9 +103,9 @@ REFUSALS = [
     (400, "ExpiredToken", CredentialsExpired),
     (400, "InvalidToken", CredentialsExpired),
     (404, "NoSuchUpload", UploadGone),
-    (404, "NoSuchBucket", StoreRefused),
-    (403, "AccessDenied", StoreRefused),
-    (403, "SignatureDoesNotMatch", StoreRefused),
+    (404, "NoSuchBucket", BucketMissing),
+    (403, "AccessDenied", AccessDenied),
+    (403, "SignatureDoesNotMatch", AccessDenied),
     (403, "QuotaExceeded", StoreRefused),
     (400, "InvalidPart", StoreRefused),
     (501, "NotImplemented", StoreCannot),

@@ -37,6 +37,7 @@ from support.targets import BACKOFF, FOR_EVER, before
 import imgconv
 from imgconv.body import Body
 from imgconv.errors import (
+    AccessDenied,
     Cancelled,
     ContentDamaged,
     CredentialsExpired,
@@ -289,7 +290,7 @@ def test_an_upload_is_taken_up_again(
     place.issue()
     path = tmp_path / "journal"
     place.proxy.script(Fault(instead=error(403, "AccessDenied")), is_put_part(4), FOR_EVER)
-    with raises(StoreRefused, "part 4: AccessDenied"):
+    with raises(AccessDenied, "part 4: AccessDenied"):
         place.convert(disk, resume=True, concurrency=1, journal=path)
     written = path.read_text()
     assert place.unfinished()[0] in written
@@ -597,7 +598,7 @@ def test_answers_that_say_no(store: PartStore, place: Place) -> None:
     cases: list[tuple[Fault, type[ImgconvError], str]] = [
         (Fault(instead=error(500, "InternalError")), StoreUnavailable, "InternalError"),
         (Fault(instead=error(503, "SlowDown", retry_after=7)), StoreThrottled, "SlowDown"),
-        (Fault(instead=error(403, "AccessDenied")), StoreRefused, "AccessDenied: injected"),
+        (Fault(instead=error(403, "AccessDenied")), AccessDenied, "AccessDenied: injected"),
         (Fault(instead=error(307, "TemporaryRedirect")), StoreRefused, "TemporaryRedirect"),
         (Fault(instead=error(403, "InvalidToken")), CredentialsExpired, "a new ticket"),
         (Fault(reset_at=0), StoreUnavailable, "part 1: "),
@@ -792,9 +793,9 @@ def test_a_changed_signature(place: Place) -> None:
     last = good.replace("Signature=", "Signature=\n")
     place.file.write_text(re.sub("\n.", lambda m: "0" if m[0] != "\n0" else "1", last))
     tampered = place.open()
-    with raises(StoreRefused, "part 1: SignatureDoesNotMatch"):
+    with raises(AccessDenied, "part 1: SignatureDoesNotMatch"):
         put(tampered, upload, 1, b"content")
-    with raises(StoreRefused, "list parts: SignatureDoesNotMatch"):
+    with raises(AccessDenied, "list parts: SignatureDoesNotMatch"):
         tampered.begin(place.key, {})
     with raises(StoreRefused, "head: HTTP 403"):
         tampered.head(place.key)
@@ -981,7 +982,7 @@ def test_without_boto3() -> None:
 def test_an_abort_that_is_refused(store: PartStore, place: Place) -> None:
     upload = store.begin(place.key, {})
     place.proxy.script(Fault(instead=error(403, "AccessDenied")), is_abort)
-    with raises(StoreRefused, "abort: AccessDenied"):
+    with raises(AccessDenied, "abort: AccessDenied"):
         store.abort(upload)
     store.abort(upload)
     assert place.unfinished() == []

@@ -20,6 +20,7 @@ from support.oss_auth import Refusal
 from support.oss_state import PendingUpload, Piece, State, StoredObject
 
 MIN_PART = 102400
+REGION = "cn-hangzhou"
 
 
 def _xml(name: str, inner: str, status: int = 200, headers: Headers = ()) -> Reply:
@@ -49,6 +50,13 @@ class Call:
             raise Refusal(fault.status, fault.code, "Made up.", fault.ec)
         if self.bucket in self.state.missing_buckets:
             raise Refusal(404, "NoSuchBucket", "The bucket does not exist.", "0015-00000101")
+        if self.bucket in self.state.locations and operation != "GetBucketLocation":
+            raise Refusal(
+                403,
+                "AccessDenied",
+                "The bucket you are attempting to access must be addressed elsewhere.",
+                "0003-00001403",
+            )
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
         reply: Reply = getattr(self, name)()
         return reply
@@ -63,6 +71,19 @@ class Call:
             text = base64.b64encode(f"<Error>{inner}</Error>".encode()).decode()
             return Reply(refusal.status, (("x-oss-err", text), *headers))
         return _xml("Error", inner, refusal.status, headers)
+
+    # buckets
+
+    def get_bucket_location(self) -> Reply:
+        region = self.state.locations.get(self.bucket, REGION)
+        return _xml("LocationConstraint", f"oss-{region}")
+
+    def get_bucket_info(self) -> Reply:
+        rule = self.state.encryption.get(self.bucket, "None")
+        rule = f"<SSEAlgorithm>{rule}</SSEAlgorithm>"
+        inner = f"<Name>{self.bucket}</Name><Location>oss-{REGION}</Location>"
+        inner += f"<ServerSideEncryptionRule>{rule}</ServerSideEncryptionRule>"
+        return _xml("BucketInfo", f"<Bucket>{inner}</Bucket>")
 
     # uploads
 

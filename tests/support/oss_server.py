@@ -21,11 +21,22 @@ from pathlib import Path
 from support.faults import Fault, Faults
 from support.loopback import Connection, LoopbackServer, Reply, Request
 from support.oss_auth import Key, Refusal, address, check
-from support.oss_operations import Call
+from support.oss_operations import REGION, Call
 from support.oss_state import PendingUpload, State, StoredObject
 
-REGION = "cn-hangzhou"
 KEYS = {"imgconv": Key("imgconv-secret")}
+_OF_BUCKET = {
+    "uploads": "ListMultipartUploads",
+    "location": "GetBucketLocation",
+    "bucketInfo": "GetBucketInfo",
+}
+_PUT = ("InitiateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload")
+ACTIONS = {**dict.fromkeys(_PUT, "oss:PutObject"), "HeadObject": "oss:GetObject"}
+
+
+def action_of(operation: str) -> str:
+    """What a RAM policy calls the right to an operation."""
+    return ACTIONS.get(operation, f"oss:{operation}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,8 @@ class Entry:
 def operation_of(request: Request, key: str) -> str:
     params, method = request.params, request.method
     if not key:
-        return "ListMultipartUploads" if "uploads" in params else "ListObjects"
+        asked = [name for param, name in _OF_BUCKET.items() if param in params]
+        return asked[0] if asked else "ListObjects"
     copied = "x-oss-copy-source" in request.headers
     part = ("UploadPartCopy" if copied else "UploadPart") if "partNumber" in params else ""
     return {
@@ -59,7 +71,8 @@ class OssServer(LoopbackServer):
     """Keys may be changed at any time; without any, requests need no signature.
 
     `page` is how many rows a list has at most; `discard` keeps no bodies (they read as
-    zeros, and ETags are no MD5). `clock_offset` is in seconds.
+    zeros, and ETags are no MD5). `clock_offset` is in seconds. `policy` are the actions
+    that are permitted, None for all.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class OssServer(LoopbackServer):
         self.state = State(folder, discard=discard, page=page)
         self.keys = dict(KEYS) if keys is None else keys
         self.region, self.clock_offset = region, 0.0
+        self.policy: frozenset[str] | None = None
         self.faults = Faults()
         self.log: list[Entry] = []
 
@@ -95,6 +109,8 @@ class OssServer(LoopbackServer):
         try:
             if self.keys:
                 check(request, self.keys, self.region, time.time() + self.clock_offset)
+            if self.policy is not None and action_of(operation) not in self.policy:
+                raise Refusal(403, "AccessDenied", "No right to do so.", "0003-00000001")
             fault = self.faults.take(operation, request)
             call.fault = fault
             time.sleep(fault.stall)

@@ -98,6 +98,8 @@ class State:
         self._data, self._objects = folder / "data", folder / "objects"
         self._discard, self.page = discard, page
         self.missing_buckets: set[str] = set()
+        self.locations: dict[str, str] = {}  # of buckets that are in another region
+        self.encryption: dict[str, str] = {}  # by which method buckets encrypt
         self.lock = threading.RLock()
         self.uploads: dict[str, PendingUpload] = {}
         self.objects: dict[tuple[str, str], StoredObject] = {}

@@ -1,0 +1,71 @@
+"""Removing what a task has put into a bucket, and beside it on this machine."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from imgconv.errors import StoreError, UploadGone
+from imgconv.exporting.destination import client_of
+from imgconv.exporting.plan import Plan
+from imgconv.objectstore import ObjectInfo, PartStore
+from imgconv.upload.client import Client
+from imgconv.upload.zeros import helper_key
+
+TASK = "imgconv-task"  # in an object's metadata: the task that made it
+
+
+def journal_path(state: str, task: str, disk: str) -> str:
+    """Return where the upload of a disk is remembered, beside the tasks."""
+    return f"{state}-{task}-{disk}.journal"
+
+
+def is_ours(found: ObjectInfo, task: str, etag: str | None) -> bool:
+    """Say whether a task made an object, by what it carries or by what was remembered."""
+    return found.metadata.get(TASK) == task or (etag is not None and etag == found.etag)
+
+
+def clean_up(plan: Plan, task: str, state: str, etags: Mapping[str, str]) -> list[str]:
+    """Remove all objects, unfinished uploads and journals of a task; return what is left.
+
+    `etags` are those of objects known to be the task's, by key. Whoever calls this holds
+    the lock on the names, so that no unfinished upload to them is anybody else's.
+    """
+    left: list[str] = []
+    try:
+        with plan.destination.opened() as store:
+            client = client_of(store, plan.settings.upload.backoff)
+            for key in (*(disk.key for disk in plan.disks), plan.manifest):
+                left += _cleaned(client, store, key, task, etags.get(key))
+    except StoreError as error:
+        left.append(f"{plan.destination.url('')}: {error}")
+    for disk in plan.disks:
+        with suppress(FileNotFoundError):
+            os.unlink(journal_path(state, task, disk.name))
+    return left
+
+
+def _cleaned(
+    client: Client, store: PartStore, key: str, task: str, etag: str | None
+) -> Iterator[str]:
+    def remove_object() -> None:
+        found = store.head(key)
+        if found is not None and is_ours(found, task, etag):
+            store.delete(key)
+
+    def remove_helper() -> None:
+        if store.head(helper_key(key)) is not None:
+            store.delete(helper_key(key))
+
+    for act in (lambda: abort_uploads(store, key), remove_object, remove_helper):
+        try:
+            client.clean_up(act)
+        except StoreError as error:
+            yield str(error)
+
+
+def abort_uploads(store: PartStore, key: str) -> None:
+    """Abort the unfinished uploads of an object, and of no other that is called alike."""
+    for upload in list(store.list_uploads(key)):
+        if upload.key == key:
+            with suppress(UploadGone):
+                store.abort(upload)

@@ -1,0 +1,275 @@
+"""Carrying a task out: every disk into its object, then the manifest; or nothing of it."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from imgconv import api
+from imgconv.errors import Cancelled, ImgconvError, OutputExists
+from imgconv.exporting.cleanup import TASK, abort_uploads, clean_up, is_ours, journal_path
+from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
+from imgconv.exporting.destination import client_of
+from imgconv.exporting.errors import ExportError, ExportImageFailed, IncorrectImageStatus
+from imgconv.exporting.events import Event, Listener, now
+from imgconv.exporting.ledger import Ledger
+from imgconv.exporting.manifest import manifest_content
+from imgconv.exporting.monitor import Monitor
+from imgconv.exporting.plan import DiskPlan, Plan
+from imgconv.exporting.results import found_again, result_of
+from imgconv.exporting.state import Status, TaskState
+from imgconv.objects import KEPT
+from imgconv.objectstore import ObjectInfo
+from imgconv.opening import opened
+from imgconv.progress import Watcher
+from imgconv.workers import Stop, Turn, run
+
+
+class Work:
+    """A task that this process has locked, by `mark`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        task: TaskState,
+        plan: Plan,
+        mark: str,
+        *,
+        cancelled: Callable[[], bool] | None,
+        progress: Watcher | None,
+        listener: Listener,
+        on_beat: Callable[[TaskState], object],
+    ):
+        self._ledger, self._plan, self._mark = ledger, plan, mark
+        self._id, self._task = task.task_id, task
+        self._listener, self._on_beat = listener, on_beat
+        self._told = 0
+        self._monitor = Monitor(
+            ledger,
+            task,
+            mark,
+            cancelled=cancelled,
+            progress=progress,
+            on_beat=self._beat,
+        )
+
+    def carry_out(self) -> None:
+        """Export all disks, or none; raises why not, in the service's terms."""
+        self._ledger.set_status(self._id, self._mark, Status.PROCESSING)
+        try:
+            self._tell("processing", total=self._task.total)
+            with self._monitor:
+                self._refuse_existing()
+                self._export_disks()
+                self._put_manifest()
+        except BaseException as error:
+            cause = self._monitor.error or error
+            self._settle(cause)
+            if not isinstance(error, ImgconvError) or not isinstance(cause, ImgconvError):
+                raise
+            raise_in_service_terms(cause)
+        self._ledger.set_status(self._id, self._mark, Status.FINISHED)
+        self._tell("finished", total=self._task.total)
+        self._on_beat(self._ledger.get(self._id, brief=True))
+
+    def _refuse_existing(self) -> None:
+        """Raise OutputExists before any disk is read, if one of the names is taken."""
+        plan, etags = self._plan, self._etags()
+        if plan.settings.overwrite:
+            return
+        with plan.destination.opened() as store:
+            client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
+            for key in (*(disk.key for disk in plan.disks), plan.manifest):
+                found = client.request(partial(store.head, key))
+                if found is not None and not is_ours(found, self._id, etags.get(key)):
+                    raise OutputExists(f"{plan.destination.url(key)}: exists already")
+
+    def _export_disks(self) -> None:
+        numbers = range(len(self._plan.disks))
+        stop = Stop(self._monitor.is_set)
+
+        def make_worker() -> Callable[[int, Turn], None]:
+            return lambda number, _: self._export_disk(number, stop)
+
+        threads = min(self._plan.settings.disks_at_once, len(numbers))
+        run(numbers, make_worker, threads=threads, stop=stop)
+
+    def _export_disk(self, number: int, stop: Stop) -> None:
+        disk = self._plan.disks[number]
+        result = self._made_before(number, disk)
+        if result is None:
+            self._monitor.note(number, self._monitor.status(number, Status.PROCESSING))
+            self._tell("disk-processing", disk, total=disk.size)
+            try:
+                result = self._convert(number, disk, stop)
+            except BaseException as error:
+                over = Status.CANCELLED if isinstance(error, Cancelled) else Status.FAILED
+                with suppress(ImgconvError):  # the error at hand is the one that matters
+                    self._monitor.note(number, self._monitor.status(number, over))
+                raise
+        state = self._monitor.status(number, Status.FINISHED)
+        self._monitor.note(number, replace(state, done=disk.size, result=result, rate=0.0))
+        self._tell(
+            "disk-finished", disk, total=disk.size, wire=state.wire, retries=state.retries
+        )
+
+    def _convert(self, number: int, disk: DiskPlan, stop: Stop) -> dict[str, Any]:
+        plan, settings = self._plan, self._plan.settings
+        journal = journal_path(self._ledger.path, self._id, disk.name)
+        metadata = {**settings.upload.metadata, TASK: self._id}
+        upload = replace(settings.upload, resume=True, journal=journal, metadata=metadata)
+        store = plan.source_store(disk.source)
+        how = disk.source, disk.source_format, settings.read, store
+        with opened(*how, stop.is_set) as (source, _):
+            if source.identity.text != disk.identity:
+                raise IncorrectImageStatus(
+                    f"{disk.source}: was changed since its export was asked for"
+                )
+            report = api.convert(
+                source,
+                plan.destination.url(disk.key),
+                options=plan.request.output(disk.name),
+                identity=plan.identity(disk),
+                threads=settings.threads,
+                clobber=settings.overwrite,
+                store=plan.destination.store,
+                upload=upload,
+                progress=self._monitor.watch(number),
+                cancelled=stop.is_set,
+            )
+        return result_of(report)
+
+    def _made_before(self, number: int, disk: DiskPlan) -> dict[str, Any] | None:
+        """Return what is known of a disk's object when an earlier worker has made it.
+
+        One that died between completing an object and noting that has left its journal, or
+        at least its mark on the object.
+        """
+        if self._task.status is Status.WAITING:
+            return None
+        recorded = self._monitor.disks[number].result
+        plan, etag = self._plan, recorded["etag"] if recorded else None
+        if os.path.exists(journal_path(self._ledger.path, self._id, disk.name)):
+            return None  # regenerating takes it up again, and tells all
+        with plan.destination.opened() as store:
+            client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
+            found = client.request(lambda: store.head(disk.key))
+            if found is None or not is_ours(found, self._id, etag):
+                return None
+            client.request(lambda: abort_uploads(store, disk.key))
+            if recorded is not None and found.etag == etag:
+                return recorded
+            if found.crc is not None:
+                return found_again(plan, disk, store, found)
+            client.request(lambda: store.delete(disk.key))
+            return None
+
+    def _put_manifest(self) -> None:
+        plan, results = self._plan, [disk.result for disk in self._monitor.disks]
+        known = [result for result in results if result is not None]
+        content = manifest_content(plan, self._id, known)
+        metadata, exclusive = {TASK: self._id}, not plan.settings.overwrite
+        with plan.destination.opened() as store:
+            client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
+
+            def put(exclusive: bool) -> ObjectInfo:
+                return store.put(plan.manifest, content, metadata, exclusive=exclusive)
+
+            try:
+                client.request(lambda: put(exclusive and store.limits.exclusive))
+            except OutputExists:  # perhaps by us, and the answer was lost
+                found = client.request(lambda: store.head(plan.manifest))
+                if found is None or not is_ours(found, self._id, None):
+                    raise
+                client.request(lambda: put(False))
+
+    def _settle(self, error: BaseException) -> None:
+        """Leave nothing behind, or what is to be kept; note how it ended."""
+        if self._monitor.lost:
+            return
+        stopped = isinstance(error, Cancelled) or not isinstance(error, Exception)
+        keep = self._plan.settings.keep and not self._monitor.asked
+        _correct_notes(error, self._id if keep else None)
+        left: list[str] = []
+        if not keep:
+            left = clean_up(self._plan, self._id, self._ledger.path, self._etags())
+        for what in left:
+            error.add_note(f"and something is left: {what}")
+        gone = stopped and not keep and not left
+        status = Status.CANCELLED if gone else Status.FAILED
+        code, message = ("", "") if status is Status.CANCELLED else _told(error, stopped)
+        try:
+            self._ledger.set_status(self._id, self._mark, status, code=code, message=message)
+        except ImgconvError as failure:
+            error.add_note(f"and the task's end could not be noted: {failure}")
+        event = "cancelled" if status is Status.CANCELLED else "failed"
+        with suppress(ImgconvError):
+            self._tell(event, code=code or None, message=message or None)
+            self._on_beat(self._ledger.get(self._id, brief=True))
+
+    def _etags(self) -> dict[str, str]:
+        disks = zip(self._plan.disks, self._monitor.disks, strict=True)
+        return {plan.key: disk.result["etag"] for plan, disk in disks if disk.result}
+
+    def _beat(self, state: TaskState) -> None:
+        """Tell of progress when there is another whole percent."""
+        percent = 100 * state.done // max(state.total, 1)
+        if percent != self._told:
+            self._told = percent
+            self._tell(
+                "progress",
+                done=state.done,
+                total=state.total,
+                wire=sum(disk.wire for disk in state.disks),
+                retries=sum(disk.retries for disk in state.disks),
+            )
+        self._on_beat(state)
+
+    def _tell(
+        self,
+        event: str,
+        disk: DiskPlan | None = None,
+        *,
+        done: int | None = None,
+        total: int | None = None,
+        wire: int | None = None,
+        retries: int | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        self._listener(
+            Event(
+                time=now(),
+                event=event,
+                task=self._id,
+                request=self._task.request_id,
+                image=self._task.image_id,
+                disk=disk.name if disk else None,
+                key=disk.key if disk else None,
+                done=done,
+                total=total,
+                wire=wire,
+                retries=retries,
+                code=code,
+                message=message,
+            )
+        )
+
+
+def _correct_notes(error: BaseException, kept: str | None) -> None:
+    """Say what is true of the task, not of one upload: that it can be resumed, if it can."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note != KEPT]
+    if kept is not None:
+        notes.append(f"what was sent is kept: imgconv tasks resume {kept} goes on from there")
+    error.__notes__ = notes
+
+
+def _told(error: BaseException, stopped: bool) -> tuple[str, str]:
+    """Return code and message of what made a task fail."""
+    if stopped or not isinstance(error, ImgconvError):
+        what = str(error) or type(error).__name__
+        return ExportImageFailed.code, f"interrupted: {what}" if stopped else what
+    told = in_service_terms(error)
+    return told.code, told.reason if isinstance(told, ExportError) else str(told)

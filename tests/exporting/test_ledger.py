@@ -1,0 +1,145 @@
+"""The file of tasks: one lock for one name, whoever asks, and none for the dead."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.exporting import await_
+
+import imgconv
+from imgconv.exporting import owner
+from imgconv.exporting.destination import destination_of
+from imgconv.exporting.errors import ConcurrentQuotaExceeded, ImageIsExporting
+from imgconv.exporting.ledger import Ledger
+from imgconv.exporting.plan import ExportSettings, Plan, make_plan
+from imgconv.exporting.request import ExportLimits, ExportRequest, disks_of
+from imgconv.exporting.state import Status
+
+_ADD = """
+import sys, time
+from imgconv.exporting.ledger import Ledger
+from imgconv.exporting.owner import our_mark
+from imgconv.exporting.plan import Plan
+from imgconv.errors import ImgconvError
+plan, ledger = Plan.from_text(sys.argv[2]), Ledger(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    ledger.add(f"tsk-{sys.argv[3]}", plan, our_mark(), None)
+    print("mine", flush=True)
+except ImgconvError as error:
+    print(error.code, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def plan(pair: dict[str, Path]) -> Plan:
+    return planned(pair, "m-1")
+
+
+def planned(pair: dict[str, Path], image_id: str) -> Plan:
+    request = ExportRequest(image_id=image_id, bucket="b", request_id="R")
+    destination = destination_of(request, "s3://storage.example.com")
+    upload = imgconv.UploadOptions(part_size=7, metadata={"k": "v"})
+    read = imgconv.ReadOptions(allow_references=("/tmp",))
+    settings = ExportSettings(upload=upload, read=read, keep=True)
+    return make_plan(request, disks_of(pair), destination, ExportLimits(), settings)
+
+
+def test_a_plan_survives_as_text(plan: Plan) -> None:
+    assert Plan.from_text(plan.text()) == plan
+
+
+def test_one_of_many_processes_gets_the_lock_and_death_frees_it(
+    state: Path, plan: Plan
+) -> None:
+    command = [sys.executable, "-c", _ADD, str(state), plan.text()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    crowd = [
+        subprocess.Popen([*command, str(i)], text=True, **pipes)  # type: ignore[call-overload]
+        for i in range(6)
+    ]
+    try:
+        for process in crowd:
+            assert process.stdout.readline() == "ready\n"
+        for process in crowd:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        answers = [process.stdout.readline().strip() for process in crowd]
+        assert sorted(answers) == ["ImageIsExporting"] * 5 + ["mine"]
+        ledger, winner = Ledger(str(state)), answers.index("mine")
+        with pytest.raises(ImageIsExporting, match=f"tsk-{winner} is at it"):
+            ledger.claim(f"tsk-{winner}", owner.our_mark())
+        crowd[winner].send_signal(signal.SIGKILL)
+        await_(lambda: not ledger.get(f"tsk-{winner}").active)  # before it is waited for
+        assert ledger.claim(f"tsk-{winner}", owner.our_mark()).active
+    finally:
+        for process in crowd:
+            process.kill()
+            process.communicate()
+
+
+def test_a_new_task_is_told_of_dead_ones_with_its_names(state: Path, plan: Plan) -> None:
+    ledger = Ledger(str(state))
+    assert ledger.add("tsk-1", plan, "another-world 1 1 x", None) == ()
+    with pytest.raises(ImageIsExporting):  # its lease has not run out
+        ledger.add("tsk-2", plan, owner.our_mark(), None)
+    assert not owner.is_alive("another-world 1 1 x", lease=5.0, now=6.0)
+    gone = " ".join([*owner.our_mark().split(" ")[:1], str(2**22 + 1), "1", "x"])
+    other = Ledger(f"{state}.other")
+    other.add("tsk-1", plan, gone, None)
+    assert other.add("tsk-2", plan, owner.our_mark(), None) == ("tsk-1",)
+
+
+def test_a_process_that_got_a_dead_ones_id_is_not_taken_for_it() -> None:
+    world, pid, started, chance = owner.our_mark().split(" ")
+    assert owner.is_alive(f"{world} {pid} {started} {chance}", 0, 1)
+    assert not owner.is_alive(f"{world} {pid} {int(started) + 1} {chance}", 0, 1)
+    assert pid == str(os.getpid())
+
+
+def test_whoever_lost_a_task_is_told(state: Path, plan: Plan) -> None:
+    ledger, mark = Ledger(str(state)), owner.our_mark()
+    ledger.add("tsk-1", plan, "world 1 1 gone", None)
+    ledger.set_status("tsk-1", "world 1 1 gone", Status.FAILED, code="x", message="y")
+    ledger.claim("tsk-1", mark)
+    with pytest.raises(ImageIsExporting, match="has taken it over"):
+        ledger.beat("tsk-1", "world 1 1 gone", {})
+    ledger.set_status("tsk-1", "world 1 1 gone", Status.FINISHED)  # of no consequence
+    assert ledger.get("tsk-1").status == Status.FAILED
+    assert not ledger.beat("tsk-1", mark, {})
+    ledger.ask_to_cancel("tsk-1")
+    assert ledger.beat("tsk-1", mark, {})
+
+
+def test_the_quota_counts_the_living(state: Path, pair: dict[str, Path]) -> None:
+    ledger = Ledger(str(state))
+    for number in range(3):
+        ledger.add(f"tsk-{number}", planned(pair, f"m-{number}"), owner.our_mark(), 3)
+    with pytest.raises(ConcurrentQuotaExceeded):
+        ledger.add("tsk-9", planned(pair, "m-9"), owner.our_mark(), 3)
+    mark = owner.our_mark()
+    ledger.add("tsk-9", planned(pair, "m-9"), mark, None)
+    ledger.set_status("tsk-9", mark, Status.FAILED)
+    with pytest.raises(ConcurrentQuotaExceeded):
+        ledger.claim("tsk-9", owner.our_mark(), 3)
+
+
+def test_files_that_hold_no_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(imgconv.UsageError, match="holds no tasks"):
+        Ledger(str(path))
+    import sqlite3
+
+    foreign = sqlite3.connect(tmp_path / "y")
+    foreign.execute("CREATE TABLE t (a)")
+    foreign.close()
+    with pytest.raises(imgconv.UsageError, match="holds no tasks"):
+        Ledger(str(tmp_path / "y"))
+    with pytest.raises(imgconv.WriteFailed):
+        Ledger("/proc/nowhere/tasks")
