@@ -16,7 +16,7 @@ MAX_FRAMES = 0x8000000
 MAX_FRAME = 0x40000000  # bytes of content
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SkippableHeader(Record):
     """Begins the seek table, as a frame that decoders skip; `size` is of what follows."""
 
@@ -26,7 +26,7 @@ class SkippableHeader(Record):
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SeekTableFooter(Record):
     """Ends the seek table, and the file; no flags: the table holds no checksums."""
 

@@ -17,6 +17,9 @@ TABLE = {
     "qcow2": "imgconv.sources.qcow2:open_qcow2",
     "vdi": "imgconv.sources.vdi:open_vdi",
     "vmdk": "imgconv.sources.vmdk:open_vmdk",
+    "raw.gz": "imgconv.sources.raw_gz:open_raw_gz",
+    "raw.zst": "imgconv.sources.raw_zst:open_raw_zst",
+    "raw.tar.gz": "imgconv.sources.raw_tar_gz:open_raw_tar_gz",
 }
 
 
