@@ -191,12 +191,12 @@ class Inflater:
     __slots__ = ("_decoder", "_error")
 
     def __init__(self, other: "Inflater | None" = None):
-        if other is not None:
-            self._decoder, self._error = other._decoder.copy(), other._error
-            return
         library = _deflate_library(_MOST["zlib"])
-        self._decoder = library.decompressobj(-library.MAX_WBITS)
         self._error: type[Exception] = library.error
+        if other is None:
+            self._decoder: Any = library.decompressobj(-library.MAX_WBITS)
+        else:
+            self._decoder = other._decoder.copy()
 
     @property
     def ended(self) -> bool:
@@ -216,6 +216,17 @@ class Inflater:
     def copy(self) -> "Inflater":
         """Return another one that goes on from here; 45 KiB."""
         return Inflater(self)
+
+
+def gzip_front(front: bytes, length: int) -> bytes:
+    """Return the first `length` bytes in the gzip that begins so; fewer, or none, if there
+    are fewer or it is broken."""
+    import zlib
+
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(front, length)
+    except zlib.error:
+        return b""
 
 
 class Readable(Protocol):
@@ -247,7 +258,8 @@ def frame_header(front: bytes) -> FrameHeader:
         length = zstandard.frame_header_size(front)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
-    content = None if found.content_size == zstandard.CONTENTSIZE_UNKNOWN else found.content_size
+    known = found.content_size != zstandard.CONTENTSIZE_UNKNOWN
+    content = found.content_size if known else None
     return FrameHeader(
         length, content, found.window_size, bool(found.dict_id), found.has_checksum
     )

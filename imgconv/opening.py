@@ -11,7 +11,7 @@ from imgconv.sources import open_image
 from imgconv.sources.base import CompositeSource, Source
 from imgconv.sources.file import FileSource
 from imgconv.sources.options import ReadOptions
-from imgconv.sources.probe import choose_format
+from imgconv.sources.probe import check_inside, choose_format
 from imgconv.urls import scheme_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def open_location(
     file = _file(location, store, cancelled)
     try:
         name = choose_format(file, source_format)
-        return open_image(file, name, read), name
+        disk = open_image(file, name, read)
+        if source_format is None:
+            check_inside(disk, name)
+        return disk, name
     except BaseException:
         file.close()
         raise

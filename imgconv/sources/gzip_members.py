@@ -38,7 +38,9 @@ class Members:
     def fork(self) -> Point:
         """Return a point for here."""
         inflater = None if self._inflater is None else self._inflater.copy()
-        return Point(self.at, partial(_resume, self._image, self._feed.where, self.at, inflater))
+        return Point(
+            self.at, partial(_resume, self._image, self._feed.where, self.at, inflater)
+        )
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill the buffer, at most up to the end of a member; errors are the file's, and
@@ -84,7 +86,7 @@ class Members:
         self._members += 1
         if self._members > _TINY + self.at // SECTOR:
             raise ImageUnsupported(
-                f"{self._image.file.name}: has {self._members} members that hold next to nothing"
+                f"{self._image.file.name}: {self._members} members hold next to nothing"
             )
         return True
 

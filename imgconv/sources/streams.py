@@ -234,7 +234,7 @@ class StreamedDisk(MappedSource):
 
     def __init__(self, image: ImageFile, length: int, mapping: Mapping, stream: Stream):
         size = round_up(length, SECTOR)
-        remarks = ()
+        remarks: tuple[str, ...] = ()
         if size != length:
             remarks = (
                 f"{image.file.name}: the disk's length {length} is not a multiple of 512; "
