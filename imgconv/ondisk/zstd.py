@@ -49,6 +49,11 @@ class BlockHeader:
         return cls(bool(value & 1), value >> 1 & 3, value >> 3)
 
     @property
+    def is_tiny(self) -> bool:
+        """Whether it certainly has hardly any content."""
+        return self.kind <= self.REPEATED and self.size < 16 and not self.last
+
+    @property
     def stored(self) -> int:
         """Bytes of the file that follow: of a repeated byte there is one."""
         return 1 if self.kind == self.REPEATED else self.size

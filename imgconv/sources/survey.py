@@ -32,8 +32,8 @@ class Point:
 class Forking(Decoder, Protocol):
     """A decoder that can begin again where it is."""
 
-    def fork(self) -> Point | None:
-        """Return a point for here, None where it cannot begin."""
+    def fork(self) -> Point:
+        """Return a point for here, or the last before it where it can begin."""
         ...
 
 
@@ -47,7 +47,7 @@ class Points:
     def offer(self, decoder: Forking) -> None:
         """Remember where the decoder is, if the last point is far enough."""
         if decoder.at - self._recent.at >= _SPACING:
-            self._recent = decoder.fork() or self._recent
+            self._recent = decoder.fork()
 
     def use(self) -> None:
         """There is data behind the point remembered last: it becomes one of those to keep."""

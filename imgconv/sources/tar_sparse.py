@@ -65,11 +65,10 @@ def _numbers(archive: Archive, member: Member, part: ondisk.SparseMap) -> Column
 
 
 def _gnu_in_pax(archive: Archive, member: Member) -> Layout:
-    version = [member.pax.get(f"GNU.sparse.{key}", "0") for key in ("major", "minor")]
-    if version != ["1", "0"]:
+    if [member.pax.get(f"GNU.sparse.{key}") for key in ("major", "minor")] != ["1", "0"]:
         raise ImageUnsupported(
-            f"{archive.name}: {member.name!a} is sparse in GNU's format "
-            f"{ascii('.'.join(version))[1:-1]}; only 1.0 and the old one are read"
+            f"{archive.name}: {member.name!a} is sparse in a format of GNU's that is neither "
+            "1.0 nor the old one"
         )
     size = archive.decimal(member.pax.get("GNU.sparse.realsize", ""), member.at)
     numbers, length = _text_map(archive, member)

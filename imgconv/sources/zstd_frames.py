@@ -7,14 +7,14 @@ from functools import partial
 from imgconv.codecs import FrameDecoder, FrameHeader, frame_header
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import zstd as ondisk
-from imgconv.sources.checked import ImageFile
+from imgconv.sources.checked import MAX_BLOCKS, ImageFile
 from imgconv.sources.feed import Feed
 from imgconv.sources.survey import Point
 from imgconv.units import SECTOR, MiB
 
 MAX_WINDOW = 32 * MiB  # history of one frame, which is memory; `zstd --long` takes 128 MiB
 _HISTORIES = 64 * MiB  # of all frames that are decoded at once
-_TINY = 1 << 16
+_TINY = 1 << 16  # things that hold next to nothing, more than any tool makes
 
 
 class FrameBytes:
@@ -28,6 +28,7 @@ class FrameBytes:
             raise image.error(self.where, f"frame header: {error}") from error
         self._left = self.header.length  # of what can be read before the next block's header
         self.ended = False  # whether the rest is the last block
+        self._tiny = 0
         self._check_kind(self.header, max_window)
 
     def _check_kind(self, header: FrameHeader, max_window: int) -> None:
@@ -66,6 +67,8 @@ class FrameBytes:
         check(len(raw) == ondisk.BlockHeader.SIZE, where, "ends in the middle of a frame")
         block = ondisk.BlockHeader.unpack(raw)
         check(block.kind != ondisk.BlockHeader.RESERVED, where, "has a block of no kind")
+        self._tiny += block.is_tiny
+        check(self._tiny < _TINY, where, "is in blocks that hold next to nothing")
         self._left, self.ended = ondisk.BlockHeader.SIZE + block.stored, block.last
         if block.last and self.header.checksum:
             self._left += ondisk.CHECKSUM_SIZE
@@ -82,7 +85,9 @@ def next_frame(image: ImageFile, feed: Feed) -> bool:
 
     Behind the last one there may be what the end of a sector lacks.
     """
-    while feed.left:
+    for _ in range(_TINY):
+        if not feed.left:
+            return False
         where, front = feed.where, feed.peek(ondisk.SkippableHeader.LAYOUT.size)
         magic = int.from_bytes(front[:4], "little")
         if magic == ondisk.FRAME_MAGIC:
@@ -95,7 +100,7 @@ def next_frame(image: ImageFile, feed: Feed) -> bool:
         rest = feed.left < SECTOR and not any(feed.peek(feed.left))
         image.check(rest, where, "there is no zstd frame")
         return False
-    return False
+    raise ImageUnsupported(f"{image.file.name}: has {_TINY} frames to skip in a row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +131,12 @@ class Frames:
         self._frame: FrameBytes | None = None
         self._decoder: FrameDecoder | None = None
         self._end: int | None = None  # of the frame's content, if that is known
+        self._begun, self._where = at, where  # the frame that was begun last
         self._frames = 0
 
-    def fork(self) -> Point | None:
-        """Return a point for here, if a frame has just ended."""
-        if self._frame is not None:
-            return None
-        return Point(self.at, partial(Frames, self._image, self._feed.where, self.at))
+    def fork(self) -> Point:
+        """Return a point for the beginning of this frame."""
+        return Point(self._begun, partial(Frames, self._image, self._where, self._begun))
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill the buffer, at most up to a frame's end; errors are the file's, ImageMalformed
@@ -142,7 +146,7 @@ class Frames:
                 self.at += length
                 if self._bound is not None and self.at >= self._bound.at:
                     self._end = self.at
-                if self.at == self._end or length < len(buffer):
+                if self.at == self._end:
                     self._finish()
                 return length
             self._finish()
@@ -153,6 +157,7 @@ class Frames:
             return False
         if not next_frame(self._image, self._feed):
             return False
+        self._begun, self._where = self.at, self._feed.where
         self._frame = FrameBytes(self._image, self._feed, self._max_window)
         self._decoder = FrameDecoder(self._frame, self._max_window)
         content = self._frame.header.content
@@ -213,10 +218,13 @@ class Frame:
 def walk(image: ImageFile) -> Iterator[Frame]:
     """Yield all frames of the file without decoding any; ImageMalformed where it is none."""
     feed = Feed(image.file, 0)
-    while next_frame(image, feed):
+    for _ in range(MAX_BLOCKS):
+        if not next_frame(image, feed):
+            return
         frame = FrameBytes(image, feed)
         frame.skip()
         yield Frame(frame.where, frame.header.content, frame.header.window)
+    raise ImageUnsupported(f"{image.file.name}: is more than {MAX_BLOCKS} frames")
 
 
 def live(window: int) -> int:
