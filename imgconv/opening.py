@@ -55,7 +55,7 @@ def open_location(
     file = _file(location, store, cancelled)
     try:
         name = choose_format(file, source_format)
-        disk = open_image(file, name, read)
+        disk = open_image(file, name, read, cancelled=cancelled)
         if source_format is None:
             check_inside(disk, name)
         return disk, name

@@ -28,11 +28,13 @@ def open_image(
     format_name: str,
     options: ReadOptions | None = None,
     chain: tuple[Source, ...] = (),
+    cancelled: Callable[[], bool] | None = None,
 ) -> Source:
     """Return the disk in an image of a format, "raw" being the file itself.
 
-    `chain` are the files of images that need this one. Raises SourceErrors, and OptionError
-    when a snapshot is wanted of what has none; the file is still the caller's to close then.
+    `chain` are the files of images that need this one. Raises SourceErrors, Cancelled as soon
+    as `cancelled` says so, and OptionError when a snapshot is wanted of what has none; the file
+    is still the caller's to close then.
     """
     if options is not None and options.snapshot is not None and format_name != SNAPSHOTS:
         raise OptionError(f"snapshot={options.snapshot}: a {format_name} has no snapshots")
@@ -42,4 +44,4 @@ def open_image(
 
     module, _, function = TABLE[format_name].partition(":")
     opened: Callable[[ImageFile], Source] = getattr(import_module(module), function)
-    return opened(ImageFile(file, format_name, options or ReadOptions(), chain))
+    return opened(ImageFile(file, format_name, options or ReadOptions(), chain, cancelled))

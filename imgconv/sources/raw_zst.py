@@ -17,7 +17,7 @@ from imgconv.units import MiB
 
 _POINTS = 1 << 16
 _SEGMENT = MiB  # frames are joined up to it, so that there are not too many
-_WINDOW = 8 * MiB  # history of frames in a table, which are not looked at before they are read
+_WINDOW = 4 * MiB  # history that any frame in a table may need
 
 
 def open_raw_zst(image: ImageFile) -> Source:
@@ -43,11 +43,12 @@ def _seekable(image: ImageFile, table: Table) -> Stream:
 
 
 def _window(image: ImageFile) -> int:
-    """Return the history that frames of a table may need: what the first one does, or 1 MiB."""
+    """Return the history that frames of a table may need, which are not looked at before they
+    are read: as much as the first one."""
     feed = Feed(image.file, 0)
     if not next_frame(image, feed):
-        return MiB
-    return max(FrameBytes(image, feed).header.window, MiB)
+        return _WINDOW
+    return max(FrameBytes(image, feed).header.window, _WINDOW)
 
 
 def _plain(image: ImageFile) -> Stream:

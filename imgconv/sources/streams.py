@@ -80,8 +80,8 @@ class _Kept:
 class _Reel:
     """A decoder on its way through a segment, and what it passed that nobody has read."""
 
-    def __init__(self, restart: Callable[[], Decoder], room: _Room):
-        self._restart, self._room = restart, room
+    def __init__(self, image: ImageFile, restart: Callable[[], Decoder], room: _Room):
+        self._image, self._restart, self._room = image, restart, room
         self._decoder: Decoder | None = None
         self._kept: list[_Kept] = []
         self._lock = Lock()
@@ -98,15 +98,18 @@ class _Reel:
                 return 0
             while self._decoder.at < offset:
                 self._pass(self._decoder, offset)
-            return self._decoder.read_into(buffer)
+            return self._decode(self._decoder, buffer)
+
+    def _decode(self, decoder: Decoder, buffer: memoryview) -> int:
+        length = decoder.read_into(buffer)
+        self._image.check(length > 0, 0, f"the content ends at {decoder.at}, before it should")
+        return length
 
     def _pass(self, decoder: Decoder, offset: int) -> None:
         start = decoder.at
         content = bytearray(min(offset - start, _STEP))
-        length = decoder.read_into(memoryview(content))
+        length = self._decode(decoder, memoryview(content))
         del content[length:]
-        if not length:
-            return
         empty = is_zero(content)
         while not empty and not self._room.take(length):
             if not any(kept.room for kept in self._kept):
@@ -176,24 +179,25 @@ class Stream:
             at += self._read(row, at, buffer[at - offset : stop - offset])
 
     def _read(self, row: int, offset: int, buffer: memoryview) -> int:
-        with self._lent(row) as reel:
-            if length := reel.read(offset, buffer):
-                return length
-        with self._lent(row, fresh=reel) as reel:
-            if length := reel.read(offset, buffer):
-                return length
-        raise self._image.error(0, f"the content ends before {offset}, which was there before")
+        past = None
+        while True:
+            with self._lent(row, past) as reel:
+                if length := reel.read(offset, buffer):
+                    return length
+            past = reel
 
     @contextmanager
-    def _lent(self, row: int, fresh: _Reel | None = None) -> Iterator[_Reel]:
-        """Lend the reel of a segment, unless that is `fresh`, in whose place comes another."""
+    def _lent(self, row: int, past: _Reel | None) -> Iterator[_Reel]:
+        """Lend the reel of a segment; if that is `past` what is wanted, another one."""
         with self._changed:
-            if self._reels.get(row) is fresh and fresh is not None:
+            if past is not None and self._reels.get(row) is past:
                 self._forget(row)
             while (reel := self._reels.get(row)) is None and not self._make_room():
                 self._changed.wait()
             if reel is None:
-                reel = self._reels[row] = _Reel(partial(self._restart, row), self._room)
+                reel = self._reels[row] = _Reel(
+                    self._image, partial(self._restart, row), self._room
+                )
             self._reels.move_to_end(row)
             reel.users += 1
         failed = True

@@ -106,8 +106,8 @@ class DataMap:
 def survey(image: ImageFile, decoder: Forking, points: Points) -> Ranges:
     """Take the decoder to the end; return where there is data, and gather points.
 
-    Raises ImageUnsupported as soon as there is more content than is believed, and what the
-    decoder does.
+    Raises ImageUnsupported as soon as there is more content than is believed, Cancelled, and
+    what the decoder does.
     """
     buffer, data = memoryview(bytearray(_PIECE)), DataMap()
     ended = False
@@ -121,6 +121,7 @@ def survey(image: ImageFile, decoder: Forking, points: Points) -> Ranges:
                 points.use()
             filled, ended = filled + length, not length
         image.check_size(decoder.at)
+        image.check_wanted()
         runs = data_runs(buffer[:filled], data.granule)
         data.note(Ranges(runs.start + start, runs.stop + start))
     return data.ranges(decoder.at)

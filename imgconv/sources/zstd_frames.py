@@ -190,12 +190,14 @@ class Frames:
     def _ends_at(self, where: int) -> bool:
         """Pass frames without content; say whether the last one ends there."""
         feed = self._feed
+        if feed.where > where:
+            return False
         while feed.where < where and next_frame(self._image, feed) and feed.where < where:
             frame = FrameBytes(self._image, feed, self._max_window)
             if frame.header.content != 0:
                 return False
             frame.skip()
-        return feed.where == where or not feed.left
+        return feed.where >= where
 
 
 def check_count(image: ImageFile, frames: int, content: int) -> None:
