@@ -12,7 +12,7 @@ from imgconv.sources import open_image
 from imgconv.sources.base import CompositeSource, Source
 from imgconv.sources.file import FileSource
 from imgconv.sources.options import ReadOptions
-from imgconv.sources.probe import READABLE, choose_format, detect
+from imgconv.sources.probe import READABLE, check_inside, choose_format, detect
 from imgconv.urls import scheme_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ def open_location(
     file = _file(location, store, cancelled)
     try:
         name = choose_format(file, source_format)
-        return open_image(file, name, read), name, file
+        disk = open_image(file, name, read, cancelled=cancelled)
+        if source_format is None:
+            check_inside(disk, name)
+        return disk, name, file
     except BaseException:
         file.close()
         raise

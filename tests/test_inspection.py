@@ -158,8 +158,9 @@ def assert_maps_alike(image: Path, format_name: str, *words: str) -> None:
         assert mine.stdout == table.stdout
 
 
-# A fixed VHD is data throughout for us; qemu asks for holes in its file as well.
-MAPPED = [row for row in MADE if "fixed" not in row[1]]
+# A fixed VHD is data throughout for us; qemu asks for holes in its file as well. Of a VHDX it
+# tells no offsets.
+MAPPED = [row for row in MADE if "fixed" not in row[1] and row[0] != "vhdx"]
 
 
 @pytest.mark.parametrize(("format_name", "options"), MAPPED)

@@ -12,7 +12,7 @@ from support import disks
 from support.cli import COMMAND
 from support.seaweed import BUCKET, running_seaweed
 
-from imgconv.units import KiB, MiB, TiB
+from imgconv.units import GiB, KiB, MiB, TiB
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,21 @@ def test_a_terabyte_compressed(tmp_path: Path, raw: Path, name: str) -> None:
     found = json.loads(estimated)
     assert abs(found["size"] - out.stat().st_size) <= 2 * found["error"] + 20 * MiB
     out.unlink()
+
+
+@pytest.mark.parametrize("name", ["raw.zst", "raw.tar.gz"])
+def test_a_packed_disk_of_64_gib(tmp_path: Path, name: str) -> None:
+    """Islands far apart, and much data in a row."""
+    raw = disks.islands(tmp_path / "disk.raw", 64 * GiB, 2000)
+    with open(raw, "r+b") as file:
+        file.seek(3 * GiB)
+        for _ in range(256):
+            file.write(os.urandom(MiB))
+    packed, out = tmp_path / f"d.{name}", tmp_path / "o.qcow2"
+    run(raw, packed, "-q", "--compress", "fast")
+    _, peak = run(packed, out, "-q")
+    assert peak < 256 * MiB
+    run("compare", raw, out)
 
 
 @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vdi"])

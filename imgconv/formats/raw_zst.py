@@ -99,7 +99,9 @@ class FramesWriter(PackedWriter):
         self._gather()
         footer = ondisk.SeekTableFooter(frames=self._count).pack()
         size = sum(entries.nbytes for entries in self._entries) + len(footer)
-        yield Segments.of([Meta.of(ondisk.SkippableHeader(size=size).pack())])
+        yield Segments.of(
+            [Meta.of(ondisk.SkippableHeader(ondisk.SKIPPABLE_MAGIC, size).pack())]
+        )
         for entries in self._entries:
             yield from table(entries)
         yield Segments.of([Meta.of(footer)])

@@ -8,26 +8,30 @@ from typing import ClassVar
 from imgconv.ondisk.record import Record
 from imgconv.units import div_ceil
 
+MAGIC = b"\x1f\x8b"
+DEFLATE = 8  # the only method
+HAS_CRC, HAS_EXTRA, HAS_NAME, HAS_COMMENT = 0x02, 0x04, 0x08, 0x10  # flags
+RESERVED = 0xE0
 MAX_STORED = (1 << 16) - 1  # bytes in one stored block
 STORED_OVERHEAD = 5
 LAST_BLOCK = b"\x03\x00"  # an empty one of fixed codes that ends the deflate stream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Header(Record):
     """What a member begins with; no name and no time in it."""
 
     LAYOUT: ClassVar = struct.Struct("<2sBBIBB")
 
-    magic: bytes = b"\x1f\x8b"
-    method: int = 8
+    magic: bytes = MAGIC
+    method: int = DEFLATE
     flags: int = 0
     modified: int = 0
     extra_flags: int = 0
     system: int = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Trailer(Record):
     """What a member ends with: CRC-32 and length, modulo 2^32, of its content."""
 

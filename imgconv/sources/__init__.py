@@ -21,6 +21,9 @@ TABLE = {
     "vdi": "imgconv.sources.vdi:open_vdi",
     "vmdk": "imgconv.sources.vmdk:open_vmdk",
     "vhdx": "imgconv.sources.vhdx:open_vhdx",
+    "raw.gz": "imgconv.sources.raw_gz:open_raw_gz",
+    "raw.zst": "imgconv.sources.raw_zst:open_raw_zst",
+    "raw.tar.gz": "imgconv.sources.raw_tar_gz:open_raw_tar_gz",
 }
 DESCRIPTIONS = {
     "vhd": "imgconv.sources.vhd:describe_vhd",
@@ -37,11 +40,13 @@ def open_image(
     format_name: str,
     options: ReadOptions | None = None,
     chain: tuple[Source, ...] = (),
+    cancelled: Callable[[], bool] | None = None,
 ) -> Source:
     """Return the disk in an image of a format, "raw" being the file itself.
 
-    `chain` are the files of images that need this one. Raises SourceErrors, and OptionError
-    when a snapshot is wanted of what has none; the file is still the caller's to close then.
+    `chain` are the files of images that need this one. Raises SourceErrors, Cancelled as soon
+    as `cancelled` says so, and OptionError when a snapshot is wanted of what has none; the file
+    is still the caller's to close then.
     """
     if options is not None and options.snapshot is not None and format_name != SNAPSHOTS:
         raise OptionError(f"snapshot={options.snapshot}: a {format_name} has no snapshots")
@@ -50,7 +55,7 @@ def open_image(
     from imgconv.sources.checked import ImageFile
 
     opened: Callable[[ImageFile], Source] = _function(TABLE[format_name])
-    return opened(ImageFile(file, format_name, options or ReadOptions(), chain))
+    return opened(ImageFile(file, format_name, options or ReadOptions(), chain, cancelled))
 
 
 def describe_image(file: Source, format_name: str) -> Description:
@@ -61,10 +66,10 @@ def describe_image(file: Source, format_name: str) -> Description:
     """
     from imgconv.sources.checked import ImageFile
 
-    options = ReadOptions(max_virtual_size=_ANY_SIZE)
     if format_name not in DESCRIPTIONS:
-        disk = open_image(file, format_name, options)
+        disk = open_image(file, format_name)
         return Description(virtual_size=disk.size, warnings=disk.warnings)
+    options = ReadOptions(max_virtual_size=_ANY_SIZE)
     described: Callable[[ImageFile], Description] = _function(DESCRIPTIONS[format_name])
     return described(ImageFile(file, format_name, options))
 

@@ -1,12 +1,12 @@
 """Reading what an image says of itself, believing none of it before it has been checked."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from imgconv.errors import ImageMalformed, ImageUnsupported
+from imgconv.errors import Cancelled, ImageMalformed, ImageUnsupported
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.options import ReadOptions
@@ -20,13 +20,15 @@ _PIECE = MiB  # bytes of a table read at once
 class ImageFile:
     """The file an image is in, and what to say when something in it is wrong.
 
-    `chain` are the files of images that need this one.
+    `chain` are the files of images that need this one. `cancelled` says, while an image is
+    opened that takes long, whether anybody still wants it.
     """
 
     file: Source
     format: str
     options: ReadOptions = field(default_factory=ReadOptions)
     chain: tuple[Source, ...] = ()
+    cancelled: Callable[[], bool] | None = None
 
     def error(self, offset: int, reason: str) -> ImageMalformed:
         """Return what to raise for what is at `offset`, in bytes."""
@@ -36,6 +38,11 @@ class ImageFile:
         """Refuse the image unless the condition holds."""
         if not condition:
             raise self.error(offset, reason)
+
+    def check_wanted(self) -> None:
+        """Raise Cancelled if nobody wants the image any more."""
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled("cancelled")
 
     def check_size(self, size: int) -> None:
         """Refuse an image that declares a disk larger than anybody's."""

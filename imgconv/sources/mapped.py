@@ -86,9 +86,13 @@ class MappedSource:
             else:
                 stop = min(int(self._guest.stop[row]), end)
                 where = int(self._where[row]) + at - start
-                self.file.read_into(where, buffer[at - offset : stop - offset])
+                self._read_mapped(where, buffer[at - offset : stop - offset])
                 row += 1
             at = stop
+
+    def _read_mapped(self, where: int, buffer: memoryview) -> None:
+        """Fill the buffer from where the mapping says that it is."""
+        self.file.read_into(where, buffer)
 
     def extents(self) -> Iterator[Ranges]:
         """Yield what is mapped."""

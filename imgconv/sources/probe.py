@@ -8,6 +8,7 @@ from imgconv.errors import FormatMismatch, ImageEncrypted, OptionError
 from imgconv.names import canonical, of_file
 from imgconv.sources import TABLE
 from imgconv.sources.base import Source
+from imgconv.units import KiB
 
 _FRONT = (  # offset, magic, format
     (0, b"QFI\xfb", "qcow2"),
@@ -21,12 +22,16 @@ _FRONT = (  # offset, magic, format
     (0, b"LUKS\xba\xbe", "luks"),
     (0, b"WithoutFreeSpace", "parallels"),
     (0, b"WithouFreSpacExt", "parallels"),
-    (0, b"\x1f\x8b\x08", "gzip"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\x1f\x8b\x08", "raw.gz"),
+    (0, b"\x28\xb5\x2f\xfd", "raw.zst"),
+    (257, b"ustar", "tar"),
     (0, b"\xfd7zXZ\0", "xz"),
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
 )
 _VHD_COOKIE = b"conectix"
+_SKIPPABLE = b"\x2a\x4d\x18"  # behind a byte of 0x50 to 0x5f; some zstd files begin so
+_FRONT_OF_GZIP = 64 * KiB
+_PACKED = ("raw.gz", "raw.zst", "raw.tar.gz")
 READABLE = ("raw", *TABLE)
 
 
@@ -38,7 +43,19 @@ def detect(source: Source) -> tuple[str, ...]:
     # A fixed VHD has its only cookie in the last sector; very old ones one byte later.
     if _VHD_COOKIE in (end[:8], end[1:9]):
         found.add("vhd")
+    if front[1:4] == _SKIPPABLE and front[0] & 0xF0 == 0x50:
+        found.add("raw.zst")
+    if found == {"raw.gz"} and _holds_tar(source):
+        found = {"raw.tar.gz"}
     return tuple(sorted(found))
+
+
+def _holds_tar(source: Source) -> bool:
+    """Say whether what a gzip holds begins with the header of a tar archive."""
+    from imgconv.codecs import gzip_front
+    from imgconv.ondisk.tar import BLOCK, is_header
+
+    return is_header(gzip_front(_read(source, 0, _FRONT_OF_GZIP), BLOCK))
 
 
 def _read(source: Source, offset: int, length: int) -> bytes:
@@ -82,3 +99,14 @@ def choose_format(source: Source, declared: str | None) -> str:
             f"say -f {found[0]}, or -f raw to convert its bytes as they are"
         )
     return found[0]
+
+
+def check_inside(disk: Source, format_name: str) -> None:
+    """Raise FormatMismatch if what was packed, in a format found by content and name, is an
+    image itself."""
+    inside = detect(disk) if format_name in _PACKED else ()
+    if inside:
+        raise FormatMismatch(
+            f"{disk.name}: holds what looks like {' and '.join(inside)}; unpack it first, or "
+            f"say -f {format_name} to convert its bytes as they are"
+        )

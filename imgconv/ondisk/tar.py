@@ -1,0 +1,103 @@
+"""tar on disk: headers of POSIX.1-1988 (ustar), pax, and old GNU, with its sparse files.
+
+Sources: https://www.gnu.org/software/tar/manual/html_node/Standard.html and
+https://www.gnu.org/software/tar/manual/html_node/Sparse-Formats.html.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar
+
+from imgconv.ondisk.record import Record
+
+BLOCK = 512
+REGULAR = b"0\x007"  # types; 7 was for contiguous files
+SPARSE = b"S"
+EMPTY = b"123456"  # links, devices, folders, pipes: nothing is stored
+PAX, PAX_GLOBAL = b"xX", b"g"
+LONG_NAME, LONG_LINK = b"L", b"K"
+MAX_EXTENSIONS = 50_000  # blocks of a sparse map, a million entries
+_PAIR = 24  # bytes of two numbers of a sparse map
+
+
+@dataclass(frozen=True, slots=True)
+class Header(Record):
+    """The block before each member; numbers are text, or binary in GNU's way."""
+
+    LAYOUT: ClassVar = struct.Struct("<100s8s8s8s12s12s8sc100s8s32s32s8s8s167s")
+
+    name: bytes  # 0
+    mode: bytes  # 100
+    user: bytes  # 108
+    group: bytes  # 116
+    size: bytes  # 124
+    modified: bytes  # 136
+    checksum: bytes  # 148
+    kind: bytes  # 156
+    link: bytes  # 157
+    magic: bytes  # 257, with the version
+    user_name: bytes  # 265
+    group_name: bytes  # 297
+    major: bytes  # 329
+    minor: bytes  # 337
+    rest: bytes  # 345: a prefix of the name in ustar, GNU's own fields in old GNU
+
+
+@dataclass(frozen=True, slots=True)
+class SparseMap:
+    """What a block of old GNU's sparse map holds: offsets and lengths, and if more follow."""
+
+    numbers: tuple[bytes, ...]
+    extended: bool
+
+    @classmethod
+    def of_header(cls, block: bytes) -> "SparseMap":
+        """Read the four entries that a header has room for."""
+        return cls(_numbers(block, 386, 4), block[482] != 0)
+
+    @classmethod
+    def of_extension(cls, block: bytes) -> "SparseMap":
+        """Read the 21 entries of a block that follows it."""
+        return cls(_numbers(block, 0, 21), block[504] != 0)
+
+
+def _numbers(block: bytes, start: int, entries: int) -> tuple[bytes, ...]:
+    stop = start + entries * _PAIR
+    return tuple(block[at : at + _PAIR // 2] for at in range(start, stop, _PAIR // 2))
+
+
+def real_size(block: bytes) -> bytes:
+    """Return the field of an old GNU header with the size that a sparse file has."""
+    return block[483:495]
+
+
+def number(field: bytes) -> int:
+    """Read a number: octal text, or binary if the first bit is set; 0 if it is blank.
+
+    ValueError when it is neither.
+    """
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") & ((1 << 8 * len(field) - 1) - 1)
+        if field[0] & 0x40:
+            raise ValueError("a negative number")
+        return value
+    text = field.split(b"\0")[0].strip(b" ")
+    if text.translate(None, b"01234567"):
+        raise ValueError(f"no number: {field!r}")
+    return int(text or b"0", 8)
+
+
+def checksum(block: bytes) -> int:
+    """Return what the header's checksum should be: the sum of all bytes, of which the
+    checksum's own count as spaces."""
+    return sum(block[:148]) + 8 * 0x20 + sum(block[156:BLOCK])
+
+
+def is_header(block: bytes) -> bool:
+    """Say whether a block is a header with the right checksum."""
+    if len(block) < BLOCK or not any(block[:BLOCK]):
+        return False
+    try:
+        return number(block[148:156]) == checksum(block)
+    except ValueError:
+        return False
