@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
     from imgconv.diskmap import DiskMap, MapEntry
+    from imgconv.distribution import distribute
     from imgconv.errors import (
         Cancelled,
         CheckUnsupported,
@@ -56,8 +57,11 @@ if TYPE_CHECKING:
         UploadGone,
         UsageError,
         VerificationFailed,
+        WorkersLost,
         WriteFailed,
     )
+    from imgconv.fleet.coordinate import Shares
+    from imgconv.fleet.executors import LastingExecutor
     from imgconv.formats.base import Format
     from imgconv.formats.qcow2 import Qcow2
     from imgconv.formats.raw import Raw
@@ -106,6 +110,7 @@ __all__ = [
     "ImgconvError",
     "Info",
     "KernelUnavailable",
+    "LastingExecutor",
     "LimitExceeded",
     "Local",
     "MapEntry",
@@ -130,6 +135,7 @@ __all__ = [
     "ReadOptions",
     "ReaderGone",
     "Report",
+    "Shares",
     "SinkError",
     "SourceChanged",
     "SourceError",
@@ -153,6 +159,7 @@ __all__ = [
     "Vhd",
     "Vhdx",
     "Vmdk",
+    "WorkersLost",
     "WriteFailed",
     "__version__",
     "abort_uploads",
@@ -160,6 +167,7 @@ __all__ = [
     "checksum",
     "compare",
     "convert",
+    "distribute",
     "info",
     "issue_ticket",
     "measure",
@@ -177,6 +185,9 @@ _HOMES = {
     ),
     "imgconv.digest": ("Checksum",),
     "imgconv.diskmap": ("DiskMap", "MapEntry"),
+    "imgconv.distribution": ("distribute",),
+    "imgconv.fleet.coordinate": ("Shares",),
+    "imgconv.fleet.executors": ("LastingExecutor",),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "Cancelled",
@@ -212,6 +223,7 @@ _HOMES = {
         "UploadGone",
         "UsageError",
         "VerificationFailed",
+        "WorkersLost",
         "WriteFailed",
     ),
     "imgconv.formats.base": ("Format",),

@@ -30,7 +30,8 @@ LAYERS = [
     {"pipeline"},
     {"objects"},
     {"opening", "verification"},
-    {"api", "questions", "uploads", "testing"},
+    {"fleet"},
+    {"api", "distribution", "questions", "uploads", "testing"},
     {"terminal"},
     {"arguments"},
     {"commands"},
@@ -53,6 +54,7 @@ PURE = (
 IMPURE_IMPORTS = {"os", "io", "socket", "threading", "time", "random", "secrets", "logging"}
 IMPURE_IMPORTS |= {"subprocess", "tempfile", "datetime", "pathlib", "sys"}
 
+FRONT_DOORS = {"convert", "distribute"}
 MAX_FILE, MAX_FUNCTION, MAX_SINK = 400, 60, 170
 # numbers from the aesthetics of the field: half below 15, nine in ten below 36
 MEDIAN_FUNCTION, NINTH_FUNCTION = 15, 35
@@ -189,9 +191,8 @@ def test_files_stay_small(module: str) -> None:
 
 def test_functions_stay_small() -> None:
     found = sorted(n for tree in MODULES.values() for _, n in lengths(tree))
-    assert found[-1] <= MAX_FUNCTION or [
-        name for tree in MODULES.values() for name, n in lengths(tree) if n > MAX_FUNCTION
-    ] == ["convert"], "only the front door may be longer, for its documentation"
+    longer = {name for t in MODULES.values() for name, n in lengths(t) if n > MAX_FUNCTION}
+    assert longer <= FRONT_DOORS, "only they may be longer, for their documentation"
     assert found[len(found) // 2] < MEDIAN_FUNCTION
     assert found[len(found) * 9 // 10] <= NINTH_FUNCTION
 
