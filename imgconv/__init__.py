@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imgconv.comparison import Comparison
     from imgconv.digest import Checksum
     from imgconv.diskmap import DiskMap, MapEntry
+    from imgconv.distribution import distribute
     from imgconv.errors import (
         AccessDenied,
         BucketElsewhere,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         UploadGone,
         UsageError,
         VerificationFailed,
+        WorkersLost,
         WriteFailed,
     )
     from imgconv.exporting.errors import (
@@ -85,6 +87,8 @@ if TYPE_CHECKING:
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
     from imgconv.exporting.verification import Verification, verify_export
+    from imgconv.fleet.coordinate import Shares
+    from imgconv.fleet.executors import LastingExecutor
     from imgconv.formats.base import Format
     from imgconv.formats.qcow2 import Qcow2
     from imgconv.formats.raw import Raw
@@ -154,6 +158,7 @@ __all__ = [
     "InvalidImageName",
     "InvalidPrefix",
     "KernelUnavailable",
+    "LastingExecutor",
     "LimitExceeded",
     "Local",
     "MalformedRequest",
@@ -180,6 +185,7 @@ __all__ = [
     "ReaderGone",
     "Report",
     "RoleNotSet",
+    "Shares",
     "SinkError",
     "SourceChanged",
     "SourceError",
@@ -205,6 +211,7 @@ __all__ = [
     "Vhd",
     "Vhdx",
     "Vmdk",
+    "WorkersLost",
     "WriteFailed",
     "__version__",
     "abort_uploads",
@@ -212,6 +219,7 @@ __all__ = [
     "checksum",
     "compare",
     "convert",
+    "distribute",
     "export",
     "export_task",
     "export_tasks",
@@ -233,6 +241,9 @@ _HOMES = {
     ),
     "imgconv.digest": ("Checksum",),
     "imgconv.diskmap": ("DiskMap", "MapEntry"),
+    "imgconv.distribution": ("distribute",),
+    "imgconv.fleet.coordinate": ("Shares",),
+    "imgconv.fleet.executors": ("LastingExecutor",),
     "imgconv.comparison": ("Comparison",),
     "imgconv.errors": (
         "AccessDenied",
@@ -272,6 +283,7 @@ _HOMES = {
         "UploadGone",
         "UsageError",
         "VerificationFailed",
+        "WorkersLost",
         "WriteFailed",
     ),
     "imgconv.exporting.errors": (

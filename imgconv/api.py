@@ -3,18 +3,13 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from imgconv.conversion import Conversion
-from imgconv.errors import OptionError, UsageError
-from imgconv.formats import format_class, format_names
+from imgconv.conversion import Conversion, format_of
+from imgconv.errors import UsageError
 from imgconv.formats.base import EncodingWriter, Format, PlannedWriter
 from imgconv.guest import GuestDisk
-from imgconv.identity import Identity
-from imgconv.kernels import kernel
-from imgconv.names import of_file
 from imgconv.opening import Location, files_of, opened
 from imgconv.outputs import STDOUT, is_stdout, open_sink
 from imgconv.pipeline import emit, plan, rehearse, stream
@@ -97,10 +92,8 @@ def convert(
     path = os.fsdecode(target)
     workers = thread_count(threads)
     with opened(source, source_format, read, store, cancelled) as (disk, format_name):
-        output = format_for(path) if options is None else _format(options)
         _refuse_same_file(disk, path)
-        conversion = Conversion(disk, output, _identity(disk, identity), path)
-        writer = conversion.writer()
+        conversion = Conversion.of(disk, options, identity, path)
         stop, tally = Stop(cancelled), Tally(progress)
         check = _verification(conversion, workers, stop, tally) if verify else None
         with _open_target(conversion, clobber, store, upload, stop, tally) as sink:
@@ -111,25 +104,20 @@ def convert(
             sink.commit(size)
         if check is not None:
             check.check_object(sink, store)
-        report = Report(
-            source=disk.name,
+        report = conversion.report(
+            tally,
             source_format=format_name,
-            output=path,
-            format=output.name,
-            options=asdict(output),  # type: ignore[call-overload]
-            identity=conversion.identity.text,
-            virtual_size=writer.size,
-            data_bytes=tally.data,
-            output_size=size,
-            written_bytes=tally.written,
+            size=size,
             passes=passes,
             threads=workers,
-            kernel=kernel(),
             seconds=monotonic() - started,
-            warnings=disk.warnings,
             verified=verify,
         )
-    return report if scheme_of(path) is None else _with_upload(report, sink, store, upload)
+    if scheme_of(path) is None:
+        return report
+    from imgconv.objects import with_upload
+
+    return with_upload(report, sink, store, upload)
 
 
 def measure(
@@ -154,7 +142,7 @@ def measure(
     from imgconv.estimate import Estimate, estimate
     from imgconv.sinks.null import NullSink
 
-    output = _format(options)
+    output = format_of(options)
     with opened(source, source_format, read, store, cancelled) as (disk, _):
         conversion = Conversion(disk, output, disk.identity, STDOUT)
         workers, stop, tally = thread_count(threads), Stop(cancelled), Tally(progress)
@@ -175,34 +163,6 @@ def measure(
             error=found.error,
             warnings=disk.warnings,
         )
-
-
-def format_for(path: str) -> Format:
-    """Return the format that a file name's extension stands for, with default options.
-
-    Raises UsageError, listing the formats, when it stands for none.
-    """
-    name = of_file(path)
-    if name is None:
-        choice = ", ".join(format_names())
-        raise UsageError(f"{path}: its name does not tell the format; choose one: {choice}")
-    return format_class(name)()
-
-
-def _format(options: Format | str) -> Format:
-    """Return the options object, default options where only a name was given."""
-    if isinstance(options, type):
-        raise OptionError(f"options={options.__name__}: call it: {options.__name__}()")
-    return format_class(options)() if isinstance(options, str) else options
-
-
-def _identity(disk: Source, text: str | None) -> Identity:
-    """Return what the user calls the disk, or else what it is called anyway."""
-    if text is None:
-        return disk.identity
-    if not text:
-        raise OptionError("identity='': an empty name would be every disk's")
-    return Identity(text)
 
 
 def _open_target(
@@ -242,21 +202,6 @@ def _verification(
 
     refuse_unverifiable(conversion.target, conversion.output.name)
     return Verification(conversion, threads=threads, stop=stop, tally=tally)
-
-
-def _with_upload(
-    report: Report, sink: Sink, store: "Store | None", upload: "UploadOptions | None"
-) -> Report:
-    """Complete the report of an upload, and store it if that is wanted."""
-    from imgconv.objects import store_receipt, upload_report
-
-    found = upload_report(sink)
-    left = found.warnings if found else ()
-    report = replace(report, upload=found, warnings=(*report.warnings, *left))
-    if upload is None or not upload.store_receipt:
-        return report
-    warning = store_receipt(report, store)
-    return replace(report, warnings=(*report.warnings, warning)) if warning else report
 
 
 def _drive(

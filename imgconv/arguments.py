@@ -212,7 +212,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def format_of(arguments: argparse.Namespace) -> "Format":
     """Make the options object that -O, -o and the output's name ask for."""
-    from imgconv.api import format_for
+    from imgconv.conversion import format_for
     from imgconv.formats import format_from_text, format_names
 
     target = getattr(arguments, "target", None)

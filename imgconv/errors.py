@@ -36,6 +36,7 @@
     │   ├── UploadGone             it does not know the unfinished upload any more
     │   ├── ObjectMissing          there is no such object
     │   └── ObjectChanged          the object was replaced while it was read
+    ├── WorkersLost                what runs functions elsewhere loses them again and again
     ├── OutOfResources             the system gives no thread or no memory
     └── Cancelled                  somebody asked to stop
 
@@ -316,6 +317,13 @@ class ObjectChanged(StoreError):
     """The object is no longer the one that was opened."""
 
     code = "object-changed"
+
+
+class WorkersLost(ImgconvError):
+    """Workers on other processes or machines were lost, again and again."""
+
+    code = "workers-lost"
+    exit_status = 75
 
 
 class OutOfResources(ImgconvError):

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from imgconv.ranges import Column
-from imgconv.segments import Data, Meta, Segment, Segments, Zeros
+from imgconv.segments import ZEROS, Data, Meta, Segment, Segments, Zeros
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,18 +32,29 @@ class Layout:
 
     def window(self, start: int, stop: int) -> Iterator[tuple[int, Segment]]:
         """Yield (output offset, segment) for all that lies in [start, stop), cut to fit."""
-        first = int(np.searchsorted(self.start, start, side="right")) - 1
-        last = int(np.searchsorted(self.start, stop, side="left"))
-        rows = Segments(
-            self.segments.kind[first:last],
-            self.segments.length[first:last],
-            self.segments.ref[first:last],
-            self.segments.metas,
-        )
-        for at, segment in zip(self.start[first:last].tolist(), rows, strict=True):
+        rows = self._rows(start, stop)
+        found = self.segments.rows(rows)
+        for at, segment in zip(self.start[rows].tolist(), found, strict=True):
             low, high = max(at, start), min(at + segment.length, stop)
             if low < high:
                 yield low, _cut(segment, low - at, high - at)
+
+    def _rows(self, start: int, stop: int) -> slice:
+        """Return which segments touch [start, stop)."""
+        first = int(np.searchsorted(self.start, start, side="right")) - 1
+        return slice(max(first, 0), int(np.searchsorted(self.start, stop, side="left")))
+
+    def is_zero(self, start: int, stop: int) -> bool:
+        """Say whether there is nothing but Zeros in [start, stop)."""
+        return bool((self.segments.kind[self._rows(start, stop)] == ZEROS).all())
+
+    def piece(self, start: int, stop: int) -> "Layout":
+        """Return a layout with what lies in [start, stop) alone, at the same offsets.
+
+        It is what somebody needs who is to render that window, and no more.
+        """
+        rows = self._rows(start, stop)
+        return Layout(self.segments.rows(rows).compacted(), self.start[rows], self.size)
 
 
 class LayoutBuilder:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from imgconv.conversion import Conversion
@@ -132,6 +132,19 @@ def upload_report(sink: Sink) -> UploadReport | None:
     return sink.report if isinstance(sink, MultipartSink) else None
 
 
+def with_upload(
+    report: Report, sink: Sink, store: Store | None, options: UploadOptions | None
+) -> Report:
+    """Complete the report of an upload, and store it if that is wanted."""
+    found = upload_report(sink)
+    left = found.warnings if found else ()
+    report = replace(report, upload=found, warnings=(*report.warnings, *left))
+    if options is None or not options.store_receipt:
+        return report
+    warning = _store_receipt(report, store)
+    return replace(report, warnings=(*report.warnings, warning)) if warning else report
+
+
 def _leave(sink: MultipartSink, error: BaseException, *, keep: bool) -> None:
     try:
         if keep:
@@ -143,7 +156,7 @@ def _leave(sink: MultipartSink, error: BaseException, *, keep: bool) -> None:
         error.add_note(f"and cleaning up failed: {failure}")
 
 
-def store_receipt(report: Report, store: Store | None) -> str | None:
+def _store_receipt(report: Report, store: Store | None) -> str | None:
     """Put the receipt of an upload beside its object; return a warning if that failed.
 
     The export itself has succeeded by then, so a failure here is no error.

@@ -27,7 +27,7 @@ from imgconv.layout import Layout, LayoutBuilder
 from imgconv.ranges import Ranges
 from imgconv.render import render
 from imgconv.scan import scanner
-from imgconv.segments import ZEROS, Data, Meta, Segments, Zeros
+from imgconv.segments import ZEROS, Data, Meta, Segments
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
 from imgconv.stretch import Stretch
@@ -39,16 +39,16 @@ LONG = MiB  # zeros, to be worth noting in an outline
 GRANULE = 4 * KiB  # how finely zeros are told from data where the unit is coarser
 
 
-def _granule(writer: Writer) -> int:
-    """Units that are encoded are read and kept whole."""
+def granule_of(writer: Writer) -> int:
+    """Return how finely the engine looks for zeros; units that are encoded stay whole."""
     return writer.unit if isinstance(writer, EncodingWriter) else min(writer.unit, GRANULE)
 
 
 def _batches(source: Source, writer: Writer, pace: Pace) -> Iterator[Batch]:
-    return batches(source.extents(), source.size, writer.unit, _granule(writer), pace)
+    return batches(source.extents(), source.size, writer.unit, granule_of(writer), pace)
 
 
-def _buffer(size: int) -> memoryview:
+def page_buffer(size: int) -> memoryview:
     """Memory for a worker: whole pages, to which the kernel copies up to twice as fast."""
     try:
         pages = mmap.mmap(-1, size)
@@ -65,11 +65,11 @@ class _Stream:
     def __init__(self, source: Source, writer: Writer, sink: Sink, tally: Tally, pace: Pace):
         self._source, self._writer = source, writer
         self._sink, self._tally = sink, tally
-        self._scan, self._granule, self._pace = scanner(source), _granule(writer), pace
+        self._scan, self._granule, self._pace = scanner(source), granule_of(writer), pace
         self.at = writer.head_size
 
     def make_worker(self) -> Callable[[Batch, Turn], None]:
-        return partial(self._convert, _buffer(self._pace.most))
+        return partial(self._convert, page_buffer(self._pace.most))
 
     def _convert(self, buffer: memoryview, batch: Batch, turn: Turn) -> None:
         found = self._scan(batch.extents, self._granule, buffer)
@@ -216,31 +216,46 @@ def _placed(
     yield from writer.finish()
 
 
+class Planning:
+    """A writer that is told of runs, in order, and the layout that comes of it."""
+
+    def __init__(self, writer: PlannedWriter):
+        self._writer, self._body = writer, LayoutBuilder()
+        for part in writer.begin():
+            self._body.append(part)
+
+    def place(self, runs: Ranges) -> None:
+        """Append runs of whole units."""
+        self._body.append(self._writer.place(runs))
+
+    def finish(self) -> Layout:
+        """Return the whole layout."""
+        for part in self._writer.finish():
+            self._body.append(part)
+        return self._body.build(head=self._writer.head())
+
+
 def plan(
     source: Source, writer: PlannedWriter, *, threads: int, stop: Stop, tally: Tally
 ) -> Layout:
     """Read and scan the whole disk; return the layout its output will have."""
     tally.begin("scan", source.size)
-    body = LayoutBuilder()
-    for part in writer.begin():
-        body.append(part)
-    scan, granule, pace = scanner(source), _granule(writer), Pace(writer.unit, threads)
+    planning = Planning(writer)
+    scan, granule, pace = scanner(source), granule_of(writer), Pace(writer.unit, threads)
 
     def place(buffer: memoryview, batch: Batch, turn: Turn) -> None:
         found = scan(batch.extents, granule, buffer)
         pace.note(found.data)
         runs = found.data.aligned(writer.unit, source.size)
         with turn:
-            body.append(writer.place(runs))
+            planning.place(runs)
         tally.advance(batch.stop - batch.start, data=found.data.total)
 
     def make_worker() -> Callable[[Batch, Turn], None]:
-        return partial(place, _buffer(pace.most))
+        return partial(place, page_buffer(pace.most))
 
     run(_batches(source, writer, pace), make_worker, threads=threads, stop=stop)
-    for part in writer.finish():
-        body.append(part)
-    return body.build(head=writer.head())
+    return planning.finish()
 
 
 def emit(
@@ -252,8 +267,7 @@ def emit(
     def send(buffer: memoryview, offset: int, turn: Turn) -> None:
         length = min(CAPACITY, layout.size - offset)
         content = buffer[:length]
-        segments = list(layout.window(offset, offset + length))
-        empty = all(isinstance(segment, Zeros) for _, segment in segments)
+        empty = layout.is_zero(offset, offset + length)
         if not empty:
             render(layout, source, offset, content)
         with turn:
@@ -262,7 +276,7 @@ def emit(
 
     run(
         range(0, layout.size, CAPACITY),
-        lambda: partial(send, _buffer(CAPACITY)),
+        lambda: partial(send, page_buffer(CAPACITY)),
         threads=threads,
         stop=stop,
     )

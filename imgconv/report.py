@@ -52,8 +52,9 @@ class Report:
     `data_bytes` is guest data that is not zero, `written_bytes` what was given to the
     output besides holes, `output_size` the output's length. `passes` is 2 when the source
     was scanned first and then read again, as a stream needs it. `verified` says that the output
-    was read back and compared. `options` are those of the
-    format; `upload` is there when the output is an object in a store.
+    was read back and compared. `options` are those of the format; `upload` is there when the
+    output is an object in a store. `workers` are the processes elsewhere, as host:pid, that
+    did the work.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Report:
     warnings: tuple[str, ...]
     verified: bool = False
     upload: UploadReport | None = None
+    workers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,22 @@ class Segments:
         """Total length in bytes."""
         return int(self.length.sum())
 
+    def rows(self, chosen: slice) -> "Segments":
+        """Return some consecutive segments, with all the metadata."""
+        return Segments(self.kind[chosen], self.length[chosen], self.ref[chosen], self.metas)
+
+    def compacted(self) -> "Segments":
+        """Leave out the metadata that no segment refers to, and the memory that is shared."""
+        is_meta = self.kind == META
+        used = dict.fromkeys(self.ref[is_meta].tolist())
+        ref = self.ref.copy()
+        if used:
+            number = np.zeros(max(used) + 1, dtype=np.int64)
+            number[list(used)] = np.arange(len(used))
+            ref[is_meta] = number[ref[is_meta]]
+        metas = tuple(self.metas[old] for old in used)
+        return Segments(self.kind.copy(), self.length.copy(), ref, metas)
+
     def coalesced(self) -> "Segments":
         """Join neighbours that continue one another: data that is adjacent, and zeros."""
         kind, length, ref = self.kind, self.length, self.ref

@@ -30,7 +30,8 @@ LAYERS = [
     {"pipeline"},
     {"objects"},
     {"opening", "verification"},
-    {"api", "questions", "uploads", "testing"},
+    {"fleet"},
+    {"api", "distribution", "questions", "uploads", "testing"},
     {"exporting"},
     {"terminal"},
     {"arguments"},
@@ -54,6 +55,7 @@ PURE = (
 IMPURE_IMPORTS = {"os", "io", "socket", "threading", "time", "random", "secrets", "logging"}
 IMPURE_IMPORTS |= {"subprocess", "tempfile", "datetime", "pathlib", "sys"}
 
+FRONT_DOORS = {"convert", "distribute", "export"}
 MAX_FILE, MAX_FUNCTION, MAX_SINK = 400, 60, 170
 # numbers from the aesthetics of the field: half below 15, nine in ten below 36
 MEDIAN_FUNCTION, NINTH_FUNCTION = 15, 35
@@ -190,8 +192,8 @@ def test_files_stay_small(module: str) -> None:
 
 def test_functions_stay_small() -> None:
     found = sorted(n for tree in MODULES.values() for _, n in lengths(tree))
-    long = {name for tree in MODULES.values() for name, n in lengths(tree) if n > MAX_FUNCTION}
-    assert long <= {"convert", "export"}, "front doors may be longer, for their documentation"
+    longer = {name for t in MODULES.values() for name, n in lengths(t) if n > MAX_FUNCTION}
+    assert longer <= FRONT_DOORS, "only they may be longer, for their documentation"
     assert found[len(found) // 2] < MEDIAN_FUNCTION
     assert found[len(found) * 9 // 10] <= NINTH_FUNCTION
 

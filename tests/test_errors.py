@@ -1,5 +1,9 @@
 """The error tree is what its documentation says."""
 
+import pickle
+
+import pytest
+
 import imgconv.errors as errors
 
 
@@ -23,7 +27,12 @@ def test_the_drawn_tree_is_the_real_one() -> None:
         assert f" {kind.__name__}" in errors.__doc__
 
 
-LATER = (errors.StoreUnavailable, errors.StoreThrottled, errors.CredentialsExpired)
+LATER = (
+    errors.StoreUnavailable,
+    errors.StoreThrottled,
+    errors.CredentialsExpired,
+    errors.WorkersLost,
+)
 
 
 def test_exit_codes_tell_usage_from_failure_and_failure_from_try_again() -> None:
@@ -47,3 +56,22 @@ def test_messages_carry_what_and_where() -> None:
     assert "at offset 5" in str(errors.WriteFailed("d", "No space left", 5))
     message = str(errors.LimitExceeded("vhd", 3, 2, ("raw", "qcow2")))
     assert message.endswith("limit of vhd, 2 bytes; it would fit in raw or qcow2")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ReadFailed("disk", 512, "Input/output error"),
+        errors.SourceTruncated("disk", 512, 1024),
+        errors.ImageMalformed("disk", "vhd", 512, "no footer"),
+        errors.WriteFailed("disk", "No space left", 512),
+        errors.LimitExceeded("vhd", 2, 1, ("qcow2",)),
+        errors.StoreThrottled("slow down", 2.5),
+        errors.WorkersLost("gone"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_an_error_arrives_from_another_process_as_it_was(error: errors.ImgconvError) -> None:
+    error.add_note("on worker a:1")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -22,7 +22,9 @@ def table(entries: Table) -> Iterator[Segments]:
         if is_zero(as_bytes(piece)):
             yield Segments.of([Zeros(piece.nbytes)])
         else:
-            yield Segments.of([Meta(piece.nbytes, partial(as_bytes, piece))])
+            # As bytes: numpy pickles entries of the other byte order in that of the machine.
+            entry_bytes = piece.view(np.uint8)
+            yield Segments.of([Meta(piece.nbytes, partial(as_bytes, entry_bytes))])
 
 
 def mapped_table(entries: Table, encode: Callable[[Table], Table]) -> Iterator[Segments]:

@@ -27,8 +27,8 @@ class MultipartSink:
     pays to cut (to be wrong about them is no error). The object appears when all of it is
     there, and if `exclusive` only if no other of its key does. `metadata` goes with it. A
     `job` lets an upload that is to be resumed remember in a journal what it is about.
-    `watch` is called with the counters whenever they change. Raises StoreErrors, and
-    OutputExists.
+    `watch` is called with the counters whenever they change. Parts that are given to
+    `uploader` are not put here. Raises StoreErrors, and OutputExists.
     """
 
     parallel = False
@@ -59,7 +59,7 @@ class MultipartSink:
             part_size=options.part_size,
             zeros=expected_zeros if wants_copies(options, store.limits) else None,
         )
-        self._uploader = Uploader(
+        self.uploader = Uploader(
             store,
             key,
             self._cuts,
@@ -70,7 +70,7 @@ class MultipartSink:
             cancelled=cancelled,
             watch=watch,
         )
-        self._blocks = Blocks(options.memory, self._uploader.check)
+        self._blocks = Blocks(options.memory, self.uploader.check)
         self._open: dict[int, PartBuffer] = {}
         self.report: UploadReport | None = None
 
@@ -101,7 +101,7 @@ class MultipartSink:
             offset, length = offset + count, length - count
 
     def _part(self, offset: int) -> PartBuffer:
-        self._uploader.check()
+        self.uploader.check()
         number = self._cuts.number(offset)
         part = self._open.get(number)
         if part is None:
@@ -117,18 +117,18 @@ class MultipartSink:
 
     def _send(self, part: PartBuffer) -> None:
         del self._open[part.number]
-        self._uploader.send(part)
+        self.uploader.send(part)
 
     def commit(self, size: int) -> None:
         """Send what is left, publish the object and verify it; `report` tells of it."""
         for part in list(self._open.values()):
             self._send(part)
-        self.report = self._uploader.finish(size)
+        self.report = self.uploader.finish(size)
 
     def suspend(self) -> None:
         """Stop, and keep what was sent, so that another run can go on from there."""
-        self._uploader.suspend()
+        self.uploader.suspend()
 
     def abort(self) -> None:
         """Throw everything away; harmless after commit and when repeated."""
-        self._uploader.abort()
+        self.uploader.abort()

@@ -35,11 +35,14 @@ _PACKED = ("raw.gz", "raw.zst", "raw.tar.gz")
 READABLE = ("raw", *TABLE)
 
 
-def detect(source: Source) -> tuple[str, ...]:
-    """Return the formats whose magic the bytes of `source` carry, most often none or one."""
+def detect(source: Source, *, end_too: bool = True) -> tuple[str, ...]:
+    """Return the formats whose magic the bytes of `source` carry, most often none or one.
+
+    Only a fixed VHD is known by its end, which can be far to go.
+    """
     front = _read(source, 0, 512)
     found = {name for at, magic, name in _FRONT if front[at : at + len(magic)] == magic}
-    end = _read(source, max(source.size - 512, 0), 512)
+    end = _read(source, max(source.size - 512, 0), 512) if end_too else b""
     # A fixed VHD has its only cookie in the last sector; very old ones one byte later.
     if _VHD_COOKIE in (end[:8], end[1:9]):
         found.add("vhd")
@@ -103,9 +106,13 @@ def choose_format(source: Source, declared: str | None) -> str:
 
 def check_inside(disk: Source, format_name: str) -> None:
     """Raise FormatMismatch if what was packed, in a format found by content and name, is an
-    image itself."""
-    inside = detect(disk) if format_name in _PACKED else ()
-    if inside:
+    image itself.
+
+    The end of a zstd is not looked at: it may take unpacking everything.
+    """
+    if format_name not in _PACKED:
+        return
+    if inside := detect(disk, end_too=format_name != "raw.zst"):
         raise FormatMismatch(
             f"{disk.name}: holds what looks like {' and '.join(inside)}; unpack it first, or "
             f"say -f {format_name} to convert its bytes as they are"

@@ -68,6 +68,10 @@ class Sender:
             self._pending += 1
         self._pool.submit(lambda: self._carry_out(buffer))
 
+    def adopt(self, part: Part, origin: Origin) -> None:
+        """Take note of a part that somebody else has sent, checksum and all."""
+        self._remember(part, origin)
+
     def check(self) -> None:
         """Raise what made the upload fail, or Cancelled."""
         if self._error is not None:

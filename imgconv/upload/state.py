@@ -1,6 +1,7 @@
 """What is known of an upload: which parts the store holds, and what it took to get there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import replace
 from hashlib import md5
 
@@ -73,6 +74,13 @@ class Held:
         if part.crc is not None or known is None or known.length != part.length:
             return part
         return replace(part, crc=known.crc)
+
+    def of(self, numbers: Collection[int]) -> "Held":
+        """Return what is known of some parts alone."""
+        some = copy(self)
+        some._listed = {n: self._listed[n] for n in numbers if n in self._listed}
+        some._journaled = {k: p for k, p in self._journaled.items() if p.number in numbers}
+        return some
 
     def is_journaled(self, part: Part) -> bool:
         """Say whether the journal told of this very part when it was opened."""

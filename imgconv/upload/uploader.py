@@ -1,24 +1,28 @@
 """An upload from beginning to end: opened or taken up, fed with parts, published or not."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeAlias
 
 from imgconv.errors import SinkError, StoreError
 from imgconv.objectstore import ObjectInfo, PartStore
 from imgconv.progress import Counters
 from imgconv.report import PartRecord, UploadReport
-from imgconv.upload.buffers import PartBuffer
+from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.client import Client
 from imgconv.upload.cuts import Cuts
 from imgconv.upload.finish import Finish, combined
+from imgconv.upload.handover import Handover, Place, Sent
 from imgconv.upload.journal import Job, Journal, default_path
 from imgconv.upload.options import UploadOptions
-from imgconv.upload.sender import Sender
+from imgconv.upload.sender import Sender, wants_copies
 from imgconv.upload.session import open_session, refuse_existing
-from imgconv.upload.state import Meter, checksum_of
+from imgconv.upload.state import Held, Meter, checksum_of
 
 MakeJob: TypeAlias = Callable[[str], Job]
 """Given the cuts as text, says what an upload is about."""
+
+
+_NO_BLOCKS = Blocks(0, lambda: None)  # for parts without data
 
 
 class Uploader:
@@ -38,7 +42,7 @@ class Uploader:
         watch: Callable[[Counters], object] | None,
     ):
         self._store, self._key, self._cuts = store, key, cuts
-        self._exclusive = exclusive
+        self._exclusive, self._options = exclusive, options
         self._meter = Meter(watch)
         self._client = Client(
             store,
@@ -79,6 +83,43 @@ class Uploader:
     def send(self, part: PartBuffer) -> None:
         """Have a whole part sent in the background."""
         self._sender.send(part)
+
+    def places(self, size: int) -> Iterator[Place]:
+        """Yield the parts of an output of `size` bytes."""
+        number = 1
+        while (start := self._cuts.start(number)) < size:
+            yield Place(number, start, min(self._cuts.length(number), size - start))
+            number += 1
+
+    @property
+    def copies_zeros(self) -> bool:
+        """Whether parts of zeros are best left to the store."""
+        return wants_copies(self._options, self._store.limits)
+
+    def send_zeros(self, place: Place) -> None:
+        """Have a part of nothing but zeros made; it takes no memory."""
+        part = PartBuffer(place.number, place.start, place.length, _NO_BLOCKS)
+        part.zeros(0, place.length)
+        self.send(part)
+
+    def hand_over(self, numbers: Collection[int], *, again: bool = False) -> Handover:
+        """Return what somebody else needs to send some parts.
+
+        With `again` somebody else has tried: the store is asked which of them it holds.
+        """
+        held = self._session.held.of(numbers)
+        if again:
+            upload = self._session.upload
+            listed = self._client.request(lambda: list(self._store.list_parts(upload)))
+            some = [part for part in listed if part.number in numbers]
+            held = Held(self._store.limits, some, [])
+        return Handover(self._session.upload, held, self._options)
+
+    def adopt(self, sent: Sent) -> None:
+        """Take over parts that somebody else has sent."""
+        self._meter.count(wire=sent.counters.wire, retries=sent.counters.retries)
+        for part in sent.parts:
+            self._sender.adopt(part, sent.origins[part.number])
 
     def check(self) -> None:
         """Raise what made the upload fail, or Cancelled."""

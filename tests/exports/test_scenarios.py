@@ -221,7 +221,7 @@ class TestServer:
         at_once = []
 
         def watch(_: Counters) -> None:
-            at_once.append(sink._uploader._client.window.limit)
+            at_once.append(sink.uploader._client.window.limit)
 
         store = s3_target.store.open(BUCKET)
         sink = sink_to(s3_target, store, bound=len(content), watch=watch)

@@ -358,7 +358,7 @@ class TestResume:
         """Send about half, parts 2 to 6, and stop; return the parts that are there."""
         sink = make(store, options, job=job)
         feed(sink, stop=3 * MiB)
-        sink._uploader._sender.drain()
+        sink.uploader._sender.drain()
         sink.suspend()
         sink.abort()  # a suspended upload is no longer the sink's to abort
         (upload,) = store.list_uploads("")
@@ -438,7 +438,7 @@ class TestResume:
         sink = make(store, options, job=self.job)
         feed(sink)
         journal = tmp_path / "j.journal"
-        sink._uploader._sender.drain()
+        sink.uploader._sender.drain()
         store.after = lambda name, _: None if name != "complete" else crash()
         kept = b""
 
