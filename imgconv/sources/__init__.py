@@ -12,7 +12,7 @@ from typing import Any
 from imgconv.errors import OptionError
 from imgconv.sources.base import Source
 from imgconv.sources.description import Description
-from imgconv.sources.options import ReadOptions
+from imgconv.sources.options import Budget, ReadOptions
 
 SNAPSHOTS = "qcow2"  # the only format with snapshots inside
 TABLE = {
@@ -36,11 +36,13 @@ def open_image(
     format_name: str,
     options: ReadOptions | None = None,
     chain: tuple[Source, ...] = (),
+    budget: Budget | None = None,
 ) -> Source:
     """Return the disk in an image of a format, "raw" being the file itself.
 
-    `chain` are the files of images that need this one. Raises SourceErrors, and OptionError
-    when a snapshot is wanted of what has none; the file is still the caller's to close then.
+    `chain` are the files of images that need this one, with which it shares a budget. Raises
+    SourceErrors, and OptionError when a snapshot is wanted of what has none; the file is still
+    the caller's to close then.
     """
     if options is not None and options.snapshot is not None and format_name != SNAPSHOTS:
         raise OptionError(f"snapshot={options.snapshot}: a {format_name} has no snapshots")
@@ -49,7 +51,8 @@ def open_image(
     from imgconv.sources.checked import ImageFile
 
     opened: Callable[[ImageFile], Source] = _function(TABLE[format_name])
-    return opened(ImageFile(file, format_name, options or ReadOptions(), chain))
+    options, budget = options or ReadOptions(), budget or Budget()
+    return opened(ImageFile(file, format_name, options, chain, budget))
 
 
 def describe_image(file: Source, format_name: str) -> Description:

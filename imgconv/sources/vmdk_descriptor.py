@@ -60,6 +60,8 @@ def parse(image: ImageFile, at: int, raw: bytes) -> Descriptor:
             continue
         key, equals, value = line.partition("=")
         key = key.strip().lower()
+        if key.startswith("encryption."):
+            raise ImageUnsupported(f"{image.file.name}: is encrypted ({key[:60]!a})")
         if equals and key in _KEYS:
             image.check(key not in values, at, f"the descriptor says {key} twice")
             values[key] = value.strip().strip('"')
