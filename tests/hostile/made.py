@@ -112,7 +112,9 @@ def make_qcow2(
 
 
 def extension(kind: int, content: bytes) -> bytes:
-    return struct.pack(">II", kind, len(content)) + content.ljust(round_up(len(content), 8), b"\0")
+    return struct.pack(">II", kind, len(content)) + content.ljust(
+        round_up(len(content), 8), b"\0"
+    )
 
 
 # VHD: blocks of 64 KiB.
@@ -184,7 +186,11 @@ def make_vhd(
 
 
 def fixed_vhd(content: bytes, footer: Fields = {}) -> Made:
-    fields = {"disk_type": vhd.FIXED, "data_offset": vhd.NO_OFFSET, "current_size": len(content)}
+    fields = {
+        "disk_type": vhd.FIXED,
+        "data_offset": vhd.NO_OFFSET,
+        "current_size": len(content),
+    }
     raw = make_vhd(footer={**fields, **footer}).pieces[0]
     return of(content + raw)
 
