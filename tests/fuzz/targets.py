@@ -66,9 +66,7 @@ TARGETS = {
     for target in (
         Target(
             format="qcow2",
-            seeds=_seeds(
-                "qcow2", make_qcow2(), make_qcow2(front={"version": 2}), packed(b"")()
-            ),
+            seeds=_seeds("qcow2", make_qcow2(), make_qcow2(front={"version": 2})),
         ),
         Target(format="vmdk", seeds=_seeds("vmdk", make_vmdk(), make_stream())),
         Target(
