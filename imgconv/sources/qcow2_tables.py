@@ -334,10 +334,9 @@ def _check_owners(
     for row in np.flatnonzero(first[1:] < stop[:-1])[:1].tolist():
         number = int(first[row + 1])
         rows = [r for r in order[row : row + 2].tolist() if r < len(plain.number)]
-        at = number * geometry.cluster
-        if rows:
-            at = l2.entry_at(geometry, int(plain.number[rows[-1]]))
-        raise image.error(at, f"the cluster at {number * geometry.cluster} has two uses")
+        at = l2.entry_at(geometry, int(plain.number[rows[-1]])) if rows else None
+        where = number * geometry.cluster
+        raise image.error(at or where, f"the cluster at {where} has two uses")
     low = np.searchsorted(stop, streams.where // geometry.cluster, side="right")
     last = (streams.where + streams.length - 1) // geometry.cluster
     crossed = low < np.searchsorted(first, last, side="right")
