@@ -7,12 +7,17 @@ What it finds is left in `build/fuzz/`; once mended it belongs into `crashers/`.
 
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["imgconv"]):
     from fuzz.targets import CRASHERS, TARGETS, run_one
+    from imgconv.sources import TABLE
+
+    for place in TABLE.values():  # which would be loaded later, without instruments
+        import_module(place.partition(":")[0])
 
 
 def main() -> None:

@@ -357,6 +357,12 @@ VMDK = {
         UNSUPPORTED,
         allowed="same-folder",
     ),
+    "parent not there, extents open": case(
+        said('RW 8 FLAT "x.vmdk" 0', parent="1", more=('parentFileNameHint="gone"',)),
+        "gone: No such file",
+        UNREADABLE,
+        **beside(b"x" * 4096),
+    ),
     "parent is another": case(
         said("RW 8 ZERO", parent="99999999", more=('parentFileNameHint="x.vmdk"',)),
         "content id 99999999",

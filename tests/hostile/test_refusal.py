@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Any
 
 import pytest
 from support.cli import assert_one_line_error
+from support.engine import MemorySource
 
 from hostile.cases import FAMILIES, MALFORMED, Case
-from hostile.made import make_qcow2, make_vdi, make_vhd, make_vmdk, text
+from hostile.made import L1, C, make_qcow2, make_vdi, make_vhd, make_vmdk, text
+from imgconv import ReadOptions
+from imgconv.errors import ImageMalformed, ImageUnsupported, OptionError
+from imgconv.sources import open_image
+from imgconv.sources.options import Budget
+from imgconv.units import MiB, round_up
 
 TESTS = Path(__file__).parent.parent
 SOUND = {"qcow2": make_qcow2, "vhd": make_vhd, "vdi": make_vdi, "vmdk": make_vmdk}
@@ -141,3 +148,32 @@ def test_what_is_opened_is_seen(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (answer,) = ask(tmp_path / "out", [{**order(image), "allowed": "same-folder"}])
     assert any(path.endswith("x.vmdk") for path in answer["opened"])
+
+
+def test_a_table_of_snapshots_is_no_bomb() -> None:
+    """Each has all the bytes of name and id it can have; together far more than is read."""
+    entry = struct.pack(">QIHHIIQII", L1, 1, 0xFFFF, 0xFFFF, 0, 0, 0, 0, 0)
+    step = round_up(len(entry) + 2 * 0xFFFF, 8)
+    count = 66 * MiB // step
+    table = {8 * C + n * step: entry for n in range(count)}
+    image = make_qcow2(
+        front={"nb_snapshots": count, "snapshots_offset": 8 * C},
+        pieces=table,
+        size=8 * C + (count + 1) * step,
+    )
+    options = ReadOptions(snapshot="x")
+    with pytest.raises(ImageMalformed, match="a snapshot table of more than"):
+        open_image(MemorySource(image.content()), "qcow2", options)
+
+
+def test_all_images_of_a_disk_share_a_budget() -> None:
+    budget, content = Budget(pieces=3), make_qcow2().content()
+    open_image(MemorySource(content), "qcow2", budget=budget)
+    assert budget.pieces == 1
+    with pytest.raises(ImageUnsupported, match="pieces"):
+        open_image(MemorySource(content), "qcow2", budget=budget)
+
+
+def test_a_size_beyond_all_offsets_is_no_option() -> None:
+    with pytest.raises(OptionError, match="max_virtual_size"):
+        ReadOptions(max_virtual_size=1 << 63)
