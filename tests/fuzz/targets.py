@@ -24,7 +24,7 @@ from imgconv.units import SECTOR, MiB, TiB, round_up
 CRASHERS = Path(__file__).parent / "crashers"
 BUDGET = MiB  # bytes read of each disk
 SECONDS = 5  # of processor time for one image
-GROWTH = 256 * MiB  # of memory, at most, for all images of a process
+GROWTH = 256 * MiB  # of memory, at most, for one image
 _MAX_CONTENT = 4 * MiB
 
 
@@ -104,27 +104,30 @@ class _Guard:
 
 
 _guard: _Guard | None = None
-_before = 0
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def _memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def run_one(target: Target, content: bytes) -> None:
     """Try an image as it is, and sealed; raises what a reader must not raise."""
-    global _guard, _before
+    global _guard
     if _guard is None:
         for seed in target.seeds():  # so that all modules are loaded
             with suppress(Exception):
                 _read(target.format, seed)
-        _guard, _before = _Guard(), _memory()
-    sealed = target.seal(content)
+        _guard = _Guard()
+    sealed, before, peak = target.seal(content), _memory(), _peak()
     for each in (content,) if sealed == content else (content, sealed):
         with _guard.watching(), suppress(ImgconvError):
             _read(target.format, each)
-    if _memory() - _before > GROWTH:
-        raise Finding(f"grew by {_memory() - _before} bytes")
+    if _peak() > max(peak, before + GROWTH):
+        raise Finding(f"grew by {_peak() - before} bytes")
 
 
 def _read(format_name: str, content: bytes) -> None:
