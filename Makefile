@@ -13,7 +13,7 @@ BENCH := build/bench-venv/.installed
 BENCH_OPTIONS := $(SCALE:%=--scale %) $(RUNS:%=--runs %)
 NATIVE_BENCH := benchmarks/native_functions.py
 
-.PHONY: help demo test check format native-test native-test-arm native-test-x86 asan clean
+.PHONY: help fuzz demo test check format native-test native-test-arm native-test-x86 asan clean
 .PHONY: bench bench-matrix bench-startup bench-scaling bench-compression bench-native
 .PHONY: bench-reading bench-publish
 
@@ -50,6 +50,9 @@ native-test-x86: build/x86/test_native ## kernels as older x86 processors run th
 asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of addresses and undefined behaviour
 	build/asan/test_native
 	build/asan/test_io
+
+fuzz: $(VENV)/.tested ## fuzz a reader, guided by coverage; FORMAT=qcow2 TIME=600 (seconds)
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(FORMAT),qcow2) $(or $(TIME),600)
 
 bench: $(BENCH) ## time everything beside the peers; SCALE=0.1 RUNS=3 for a laptop
 	@$(MAKE) --no-print-directory bench-matrix bench-startup bench-scaling \

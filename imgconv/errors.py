@@ -41,10 +41,16 @@
     └── Cancelled                  somebody asked to stop
 
 A class owns a `code`, stable across versions and unique, and an `exit_status` for
-the command line. The message is one line that needs no traceback.
+the command line. The message is one line that needs no traceback, whatever characters the
+names in it brought along.
 """
 
 from typing import ClassVar
+
+
+def one_line(text: str) -> str:
+    """Return text whose control and other invisible characters are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ImgconvError(Exception):
@@ -52,6 +58,13 @@ class ImgconvError(Exception):
 
     code: ClassVar[str] = "error"
     exit_status: int = 1
+
+    def __str__(self) -> str:
+        return one_line(self.message())
+
+    def message(self) -> str:
+        """Return what there is to say; `str` makes one line of it."""
+        return super().__str__()
 
 
 class UsageError(ImgconvError):
@@ -82,7 +95,8 @@ class LimitExceeded(UsageError):
         self.format_name, self.size, self.limit, self.fits = format_name, size, limit, fits
         super().__init__(format_name, size, limit, fits)
 
-    def __str__(self) -> str:
+    def message(self) -> str:
+        """Name what the error is about."""
         advice = f"; it would fit in {' or '.join(self.fits)}" if self.fits else ""
         return (
             f"a disk of {self.size} bytes is beyond the limit of {self.format_name}, "
@@ -124,7 +138,8 @@ class ImageMalformed(SourceError):
         self.reason = reason
         super().__init__(path, format_name, offset, reason)
 
-    def __str__(self) -> str:
+    def message(self) -> str:
+        """Name what the error is about."""
         return (
             f"{self.path}: malformed {self.format_name} at offset {self.offset}: {self.reason}"
         )
@@ -158,7 +173,8 @@ class ReadFailed(SourceError):
         self.path, self.offset, self.reason = path, offset, reason
         super().__init__(path, offset, reason)
 
-    def __str__(self) -> str:
+    def message(self) -> str:
+        """Name what the error is about."""
         return f"{self.path}: cannot read at offset {self.offset}: {self.reason}"
 
 
@@ -171,7 +187,8 @@ class SourceTruncated(SourceError):
         self.path, self.offset, self.size = path, offset, size
         super().__init__(path, offset, size)
 
-    def __str__(self) -> str:
+    def message(self) -> str:
+        """Name what the error is about."""
         return (
             f"{self.path}: ends at offset {self.offset}, but was {self.size} bytes long "
             "when it was opened"
@@ -217,7 +234,8 @@ class WriteFailed(SinkError):
         self.path, self.reason, self.offset = path, reason, offset
         super().__init__(path, reason, offset)
 
-    def __str__(self) -> str:
+    def message(self) -> str:
+        """Name what the error is about."""
         where = "" if self.offset is None else f" at offset {self.offset}"
         return f"{self.path}: cannot write{where}: {self.reason}"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-from imgconv.errors import WriteFailed
+from imgconv.errors import WriteFailed, one_line
 from imgconv.units import format_size
 
 if TYPE_CHECKING:
@@ -22,15 +22,10 @@ _JSON_SECONDS = 0.5
 Close: TypeAlias = Callable[[], None]
 
 
-def _clean(text: str) -> str:
-    """One line, whatever characters a file name brought along."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def say(text: str) -> None:
     """Write one line to standard error; if nobody is left to hear it, so be it."""
     with suppress(OSError):
-        _print(f"imgconv: {_clean(text)}", sys.stderr)
+        _print(f"imgconv: {one_line(text)}", sys.stderr)
 
 
 def show(line: str, *, to_stderr: bool = False) -> None:
@@ -39,7 +34,7 @@ def show(line: str, *, to_stderr: bool = False) -> None:
     Raises WriteFailed when it cannot be written; a reader who has read enough is no error.
     """
     try:
-        _print(_clean(line), sys.stderr if to_stderr else sys.stdout)
+        _print(one_line(line), sys.stderr if to_stderr else sys.stdout)
     except BrokenPipeError:
         pass
     except OSError as error:

@@ -22,7 +22,7 @@ from imgconv.sources import open_image
 from imgconv.sources.base import Source
 from imgconv.sources.file import FileSource
 from imgconv.sources.mapped import MappedSource, Mapping
-from imgconv.sources.options import ReadOptions
+from imgconv.sources.options import LARGEST, ReadOptions
 from imgconv.sources.probe import READABLE
 from imgconv.tally import Tally
 from imgconv.urls import scheme_of
@@ -30,8 +30,6 @@ from imgconv.workers import Stop
 
 if TYPE_CHECKING:
     from imgconv.stores import Store
-
-_ANY_SIZE = 1 << 63
 
 
 def refuse_unverifiable(target: str, format_name: str) -> None:
@@ -110,7 +108,7 @@ class Verification:
         )
 
     def _compare(self, file: Source) -> Comparison:
-        options = ReadOptions(max_virtual_size=_ANY_SIZE)
+        options = ReadOptions(max_virtual_size=LARGEST)
         image = open_image(file, self._conversion.output.name, options)
         return compare(
             self._conversion.disk,

@@ -12,7 +12,7 @@ from typing import Any
 from imgconv.errors import OptionError
 from imgconv.sources.base import Source
 from imgconv.sources.description import Description
-from imgconv.sources.options import ReadOptions
+from imgconv.sources.options import LARGEST, Budget, ReadOptions
 
 SNAPSHOTS = "qcow2"  # the only format with snapshots inside
 TABLE = {
@@ -32,7 +32,6 @@ DESCRIPTIONS = {
     "vmdk": "imgconv.sources.vmdk_description:describe_vmdk",
     "vhdx": "imgconv.sources.vhdx_description:describe_vhdx",
 }
-_ANY_SIZE = 1 << 63
 
 
 def open_image(
@@ -41,12 +40,13 @@ def open_image(
     options: ReadOptions | None = None,
     chain: tuple[Source, ...] = (),
     cancelled: Callable[[], bool] | None = None,
+    budget: Budget | None = None,
 ) -> Source:
     """Return the disk in an image of a format, "raw" being the file itself.
 
-    `chain` are the files of images that need this one. Raises SourceErrors, Cancelled as soon
-    as `cancelled` says so, and OptionError when a snapshot is wanted of what has none; the file
-    is still the caller's to close then.
+    `chain` are the files of images that need this one, with which it shares a budget. Raises
+    SourceErrors, Cancelled as soon as `cancelled` says so, and OptionError when a snapshot is
+    wanted of what has none; the file is still the caller's to close then.
     """
     if options is not None and options.snapshot is not None and format_name != SNAPSHOTS:
         raise OptionError(f"snapshot={options.snapshot}: a {format_name} has no snapshots")
@@ -55,7 +55,8 @@ def open_image(
     from imgconv.sources.checked import ImageFile
 
     opened: Callable[[ImageFile], Source] = _function(TABLE[format_name])
-    return opened(ImageFile(file, format_name, options or ReadOptions(), chain, cancelled))
+    options, budget = options or ReadOptions(), budget or Budget()
+    return opened(ImageFile(file, format_name, options, chain, cancelled, budget))
 
 
 def describe_image(file: Source, format_name: str) -> Description:
@@ -69,7 +70,7 @@ def describe_image(file: Source, format_name: str) -> Description:
     if format_name not in DESCRIPTIONS:
         disk = open_image(file, format_name)
         return Description(virtual_size=disk.size, warnings=disk.warnings)
-    options = ReadOptions(max_virtual_size=_ANY_SIZE)
+    options = ReadOptions(max_virtual_size=LARGEST)
     described: Callable[[ImageFile], Description] = _function(DESCRIPTIONS[format_name])
     return described(ImageFile(file, format_name, options))
 

@@ -1,7 +1,7 @@
 """Reading what an image says of itself, believing none of it before it has been checked."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +9,9 @@ import numpy as np
 from imgconv.errors import Cancelled, ImageMalformed, ImageUnsupported
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
-from imgconv.sources.options import ReadOptions
+from imgconv.sources.options import MAX_PIECES, Budget, ReadOptions
 from imgconv.units import MiB
 
-MAX_BLOCKS = 1 << 22  # stored ones: 100 MiB for us
 _PIECE = MiB  # bytes of a table read at once
 
 
@@ -20,8 +19,8 @@ _PIECE = MiB  # bytes of a table read at once
 class ImageFile:
     """The file an image is in, and what to say when something in it is wrong.
 
-    `chain` are the files of images that need this one. `cancelled` says, while an image is
-    opened that takes long, whether anybody still wants it.
+    `chain` are the files of images that need this one, with which it shares a budget.
+    `cancelled` says, while an image is opened that takes long, whether anybody still wants it.
     """
 
     file: Source
@@ -29,6 +28,17 @@ class ImageFile:
     options: ReadOptions = field(default_factory=ReadOptions)
     chain: tuple[Source, ...] = ()
     cancelled: Callable[[], bool] | None = None
+    budget: Budget = field(default_factory=Budget)
+
+    def needed(self, file: Source) -> "ImageFile":
+        """Return the image in a file that this one needs."""
+        return replace(self, file=file, chain=(*self.chain, self.file))
+
+    def spend(self, pieces: int) -> None:
+        """Count pieces that will have to be remembered; refuse an image of too many."""
+        self.budget.pieces -= pieces
+        if self.budget.pieces < 0:
+            raise ImageUnsupported(f"{self.file.name}: is in more than {MAX_PIECES} pieces")
 
     def error(self, offset: int, reason: str) -> ImageMalformed:
         """Return what to raise for what is at `offset`, in bytes."""
@@ -87,7 +97,7 @@ class ImageFile:
         """
         size = np.dtype(kind).itemsize
         self.check_inside(offset, count * size, offset, what)
-        numbers, values, found = [], [], 0
+        numbers, values = [], []
         step = _PIECE // size
         for first in range(0, count, step):
             raw = self.read(offset + first * size, min(step, count - first) * size, what)
@@ -95,9 +105,7 @@ class ImageFile:
             stored = np.flatnonzero(entries < absent)
             numbers.append(first + stored)
             values.append(entries[stored].astype(np.int64))
-            found += len(stored)
-            if found > MAX_BLOCKS:
-                raise ImageUnsupported(f"{self.file.name}: has more than {MAX_BLOCKS} blocks")
+            self.spend(len(stored))
         return np.concatenate(numbers), np.concatenate(values)
 
     def check_places(

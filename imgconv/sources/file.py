@@ -91,6 +91,11 @@ class FileSource:
         """Bytes the file takes; of a device that is unknown."""
         return None if stat.S_ISBLK(self._status.st_mode) else self._status.st_blocks * SECTOR
 
+    @property
+    def inode(self) -> tuple[int, int]:
+        """What the file is known by to the system: its device and its number there."""
+        return self._status.st_dev, self._status.st_ino
+
     def is_same(self, other: object) -> bool:
         """Say whether another source reads this very file."""
         return isinstance(other, FileSource) and self.same_file(other._status)

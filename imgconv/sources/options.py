@@ -7,7 +7,16 @@ from imgconv.errors import OptionError
 from imgconv.units import TiB
 
 MAX_VIRTUAL_SIZE = 64 * TiB
+LARGEST = 1 << 62  # so that no offset overflows
+MAX_PIECES = 1 << 22  # 100 MiB for us, and as much again while they are read
 NONE, SAME_FOLDER = "none", "same-folder"
+
+
+@dataclass(slots=True)
+class Budget:
+    """In how many pieces all images that a disk is made of may still be."""
+
+    pieces: int = MAX_PIECES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +38,10 @@ class ReadOptions:
     snapshot: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_virtual_size < 1:
-            raise OptionError(f"max_virtual_size={self.max_virtual_size}: must be positive")
+        if not 1 <= self.max_virtual_size <= LARGEST:
+            raise OptionError(
+                f"max_virtual_size={self.max_virtual_size}: must be from 1 to {LARGEST}"
+            )
         allowed = self.allow_references
         if isinstance(allowed, str) and allowed not in (NONE, SAME_FOLDER):
             object.__setattr__(self, "allow_references", tuple(allowed.split(",")))

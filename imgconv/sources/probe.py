@@ -27,11 +27,15 @@ _FRONT = (  # offset, magic, format
     (257, b"ustar", "tar"),
     (0, b"\xfd7zXZ\0", "xz"),
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+    (0, b"Bochs Virtual HD Image", "bochs"),
+    (0, b"EVF\t\r\n\xff\0", "ewf"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
 )
 _VHD_COOKIE = b"conectix"
 _SKIPPABLE = b"\x2a\x4d\x18"  # behind a byte of 0x50 to 0x5f; some zstd files begin so
 _FRONT_OF_GZIP = 64 * KiB
 _PACKED = ("raw.gz", "raw.zst", "raw.tar.gz")
+_DMG = b"koly\0\0\0\x04\0\0\x02\0"
 READABLE = ("raw", *TABLE)
 
 
@@ -50,6 +54,8 @@ def detect(source: Source, *, end_too: bool = True) -> tuple[str, ...]:
         found.add("raw.zst")
     if found == {"raw.gz"} and _holds_tar(source):
         found = {"raw.tar.gz"}
+    if end.startswith(_DMG):
+        found.add("dmg")
     return tuple(sorted(found))
 
 
@@ -67,17 +73,30 @@ def _read(source: Source, offset: int, length: int) -> bytes:
     return bytes(buffer)
 
 
+def _check_declared(source: Source, name: str) -> None:
+    """Refuse to read as one format what looks like others only."""
+    found = detect(source)
+    if found and name not in found:
+        raise FormatMismatch(
+            f"{source.name}: looks like {' and '.join(found)}, but {name} was said (-f)"
+        )
+
+
 def choose_format(source: Source, declared: str | None) -> str:
     """Return the format to read `source` in, given what the user declared, if anything.
 
-    Raises FormatMismatch when nothing was declared and content and file name do not
-    agree, ImageEncrypted for LUKS, and OptionError for a format that imgconv does not read.
+    Of content that looks like several formats, what was declared is the one. Raises
+    FormatMismatch when content looks like others only or, without a declaration, content and
+    file name do not agree, ImageEncrypted for LUKS, and OptionError for a format that imgconv
+    does not read.
     """
     if declared is not None:
         name = canonical(declared)
         if name not in READABLE:
             choice = ", ".join(READABLE)
             raise OptionError(f"cannot read format {declared!r}; formats: {choice}")
+        if name != "raw":
+            _check_declared(source, name)
         return name
     found, named = detect(source), of_file(source.name)
     if not found and named in (None, "raw"):

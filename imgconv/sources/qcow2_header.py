@@ -10,6 +10,7 @@ from imgconv.units import round_up
 _MIN_EXTENDED_BITS = 14
 _V3_LENGTH = 104  # of the shortest header of version 3
 _MAX_NAME = 1023
+_MAX_EXTENSIONS = 64  # five kinds exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def _backing_file(image: ImageFile, front: ondisk.HeaderV2) -> str | None:
     image.check(length <= _MAX_NAME, 16, f"a backing file's name of {length} bytes")
     inside = at + length <= 1 << front.cluster_bits
     image.check(inside, 8, "the backing file's name is not in the first cluster")
-    return image.read(at, length, "the backing file's name").decode(errors="replace")
+    return image.read(at, length, "the backing file's name").decode(errors="surrogateescape")
 
 
 def _read_extensions(
@@ -96,14 +97,17 @@ def _read_extensions(
     """Walk the header's extensions; return those that are names, by their type."""
     at, found = tail.header_length, dict[int, str]()
     end = min(front.backing_file_offset or image.file.size, 1 << front.cluster_bits)
-    while at + 8 <= end:
+    for _ in range(_MAX_EXTENSIONS):
+        if at + 8 > end:
+            return found
         raw = image.read(at, 8, "a header extension")
         kind, length = int.from_bytes(raw[:4], "big"), int.from_bytes(raw[4:], "big")
         if kind == 0:
-            break
+            return found
         image.check(at + 8 + length <= end, at + 4, f"a header extension of {length} bytes")
         if kind in (ondisk.DATA_FILE_NAME, ondisk.BACKING_FORMAT):
             name = image.read(at + 8, min(length, _MAX_NAME), "a name")
-            found[kind] = name.decode(errors="replace")
+            image.check(kind not in found, at, "an extension that is there twice")
+            found[kind] = name.decode(errors="surrogateescape")
         at += 8 + round_up(length, 8)
-    return found
+    raise image.error(at, f"more than {_MAX_EXTENSIONS} header extensions")

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.checked import ImageFile
-from imgconv.units import round_up
+from imgconv.units import MiB, round_up
 
 MAX_SNAPSHOTS = 65536
 MAX_EXTRA = 1024
+MAX_TABLE = 64 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
             memory, size = ondisk.SNAPSHOT_EXTRA.unpack_from(rest)
         found.append(
             Snapshot(
-                ids[: front.id_size].decode(errors="replace"),
-                ids[front.id_size :].decode(errors="replace"),
+                ids[: front.id_size].decode(errors="surrogateescape"),
+                ids[front.id_size :].decode(errors="surrogateescape"),
                 at,
                 front.l1_table_offset,
                 front.l1_size,
@@ -50,6 +51,8 @@ def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
             )
         )
         at += round_up(head.LAYOUT.size + length, 8)
+        small = at - header.snapshots_offset <= MAX_TABLE
+        image.check(small, 60, f"a snapshot table of more than {MAX_TABLE} bytes")
     return found
 
 

@@ -1,13 +1,14 @@
 """The L1 and L2 tables of a QCOW2 image: which clusters of the guest are where."""
 
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.ranges import Column, Mask, Ranges, counting
-from imgconv.sources.checked import MAX_BLOCKS, ImageFile
+from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import Mapping
 from imgconv.sources.packed import Packed
 from imgconv.units import SECTOR, MiB, div_ceil
@@ -16,6 +17,7 @@ _L1_RESERVED = 0x7F000000000001FF
 _L2_RESERVED = 0x3F000000000001FE
 _WHOLE = 0xFFFFFFFF  # of the bits of subclusters
 _GATHER = 4096  # clusters of which subclusters are found at once
+Bits: TypeAlias = np.ndarray[Any, Any]  # of 32, or while they are checked 64
 _CUT = "{}: ends within a cluster; the rest of it is zeros"
 
 
@@ -67,8 +69,8 @@ class Tables:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entries:
-    """L2 entries that are not empty: the guest cluster's number, the entry, the bits of its
-    subclusters, and where the entry is in the file.
+    """L2 entries that are not empty: the guest cluster's number, the entry, and the bits of
+    its subclusters, of which those that say zero may have been left out.
 
     Those of clusters that follow one another in the guest and in the file are one: `count`
     says how many they are, so that a full disk in order needs no memory to speak of.
@@ -76,9 +78,8 @@ class _Entries:
 
     number: Column
     entry: Column
-    bitmap: Column
-    at: Column
-    count: Column
+    bitmap: Bits
+    count: Bits
 
     def where(self, chosen: Mask) -> "_Entries":
         """Return those for which `chosen` is true; all of them without a copy."""
@@ -87,47 +88,64 @@ class _Entries:
         return _Entries(*(column[chosen] for column in self._columns()))
 
     def joined(self, cluster: int) -> "_Entries":
-        """Make one of those that follow one another; all must be plain."""
+        """Make one of those that follow one another and are plain."""
+        plain = (self.entry & ondisk.COMPRESSED) == 0
         follows = (np.diff(self.number) == 1) & (np.diff(self.entry) == cluster)
-        follows &= (self.bitmap[1:] == _WHOLE) & (self.bitmap[:-1] == _WHOLE)
+        for wanted in (plain, self.bitmap == _WHOLE):
+            follows &= wanted[1:] & wanted[:-1]
         first = np.flatnonzero(np.concatenate(([True], ~follows))[: len(self.number)])
-        count = np.diff(first, append=len(self.number))
-        return _Entries(
-            self.number[first], self.entry[first], self.bitmap[first], self.at[first], count
-        )
+        count = np.diff(first, append=len(self.number)).astype(np.uint32)
+        allocated = (self.bitmap[first] & _WHOLE).astype(np.uint32)
+        return _Entries(self.number[first], self.entry[first], allocated, count)
 
-    def _columns(self) -> tuple[Column, ...]:
-        return self.number, self.entry, self.bitmap, self.at, self.count
+    def _columns(self) -> tuple[Any, ...]:
+        return self.number, self.entry, self.bitmap, self.count
 
     @classmethod
     def concat(cls, parts: "list[_Entries]") -> "_Entries":
-        """Chain entries whose numbers ascend from part to part."""
-        columns = zip(*(part._columns() for part in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
+        """Chain entries whose numbers ascend from part to part; takes them out of the list,
+        so that there are never two of all."""
+        stacks = [list(column) for column in zip(*(p._columns() for p in parts), strict=True)]
+        parts.clear()
+        return cls(*(np.concatenate(stacks.pop(0)) for _ in range(len(stacks))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _L2:
+    """The L2 tables there are: their numbers, ascending, and where each is in the file."""
+
+    number: Column
+    where: Column
+
+    def entry_at(self, geometry: Geometry, cluster: int) -> int:
+        """Return where the entry of a guest cluster is in the file."""
+        table, index = divmod(cluster, geometry.per_table)
+        row = int(np.searchsorted(self.number, table))
+        return int(self.where[row]) + index * geometry.entry
 
 
 def read_tables(image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry) -> Tables:
     """Read them all; raises ImageMalformed and ImageUnsupported."""
-    tables, places = _read_l1(image, header, geometry)
-    plain, packed, said = _read_l2(image, geometry, tables, places)
-    streams = _packed(image, header, geometry, packed)
-    metadata = _metadata(image, header, geometry, places)
+    l2 = _read_l1(image, header, geometry)
+    plain, packed, own = _read_l2(image, geometry, l2)
+    streams = _packed(image, header, geometry, l2, packed)
+    metadata = _metadata(image, header, geometry, l2.where)
     if geometry.external:
-        nothing = metadata[:0]
-        _check_owners(image, geometry, metadata, plain.where(plain.count < 0), packed, streams)
-        _check_owners(image, geometry, nothing, plain, packed, streams)
+        nowhere = plain.where(plain.count == 0)
+        _check_owners(image, geometry, l2, metadata, nowhere, streams)
+        _check_owners(image, geometry, l2, metadata[:0], plain, streams)
     else:
-        _check_owners(image, geometry, metadata, plain, packed, streams)
-    mapping, whole = _clipped(geometry, _mapping(image, geometry, plain))
+        _check_owners(image, geometry, l2, metadata, plain, streams)
+    found = _mapping(image, geometry, plain)
+    del plain, packed  # of a large disk, as much memory as what is still to come
+    mapping, whole = _clipped(geometry, found)
     if not geometry.layered:
-        mapping = replace(mapping, zeros=said)
-    return Tables(mapping, streams, said, () if whole else (_CUT.format(image.file.name),))
+        mapping = replace(mapping, zeros=own)
+    return Tables(mapping, streams, own, () if whole else (_CUT.format(image.file.name),))
 
 
-def _read_l1(
-    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry
-) -> tuple[Column, Column]:
-    """Return the numbers of the L2 tables there are, and where they are."""
+def _read_l1(image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry) -> _L2:
+    """Return which L2 tables there are, and where."""
     start, length = header.l1_table_offset, 8 * header.l1_size
     if length > ondisk.MAX_L1_BYTES:
         raise ImageUnsupported(f"{image.file.name}: its L1 table has {length} bytes")
@@ -141,32 +159,34 @@ def _read_l1(
     wrong |= places + geometry.cluster > image.file.size
     for row in used[wrong][:1].tolist():
         raise image.error(start + 8 * row, "an L2 table cannot be where this entry says")
-    return used, places
+    if (row := _again(places)) is not None:
+        at = start + 8 * int(used[row])
+        raise image.error(at, f"the L2 table at {int(places[row])} is used twice")
+    return _L2(used, places)
 
 
 def _read_l2(
-    image: ImageFile, geometry: Geometry, tables: Column, places: Column
+    image: ImageFile, geometry: Geometry, l2: _L2
 ) -> tuple[_Entries, _Entries, Ranges]:
     """Read the tables, many at once; return the entries of plain and of compressed clusters,
     and what they all say something of, or, of a disk alone, what they say is zeros."""
-    nothing = _Entries(*(np.empty(0, dtype=np.int64) for _ in range(5)))
-    plain, packed, own, count = [nothing], [nothing], list[Ranges](), 0
+    nothing = _Entries(*(np.empty(0, dtype=kind) for kind in "qqII"))
+    plain, packed, own = [nothing], [nothing], list[Ranges]()
     step = max(MiB // geometry.cluster, 1)
     last = div_ceil(geometry.size, geometry.cluster)
-    for low in range(0, len(tables), step):
-        found = _parse(image, geometry, tables[low : low + step], places[low : low + step])
+    for low in range(0, len(l2.number), step):
+        some = _L2(l2.number[low : low + step], l2.where[low : low + step])
+        found = _parse(image, geometry, some)
         found = found.where(found.number < last)
         is_packed = (found.entry & ondisk.COMPRESSED) != 0
         stored = found.where(~is_packed)
-        _check_entries(image, geometry, stored)
+        _check_entries(image, geometry, some, stored)
         stored = stored.where(_is_somewhere(geometry, stored))
         plain.append(stored.joined(geometry.cluster))
-        packed.append(found.where(is_packed))
-        count += len(plain[-1].number) + len(packed[-1].number)
+        packed.append(found.where(is_packed).joined(geometry.cluster))
+        image.spend(len(plain[-1].number) + len(packed[-1].number))
         own.append(_said(geometry, found))
-        count += len(own[-1])
-        if count > MAX_BLOCKS:
-            raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
+        image.spend(len(own[-1]))
     return _Entries.concat(plain), _Entries.concat(packed), Ranges.concat(own).merged()
 
 
@@ -179,6 +199,11 @@ def _is_somewhere(geometry: Geometry, plain: _Entries) -> Mask:
 def _said(geometry: Geometry, entries: _Entries) -> Ranges:
     """Return what entries, each of one cluster, say is zeros, and, of a layered disk, what
     they say is anything."""
+    count = len(entries.number)
+    if geometry.extended and count > _GATHER:  # as bits take much memory
+        front = np.arange(count) < count // 2
+        halves = entries.where(front), entries.where(~front)
+        return Ranges.concat(_said(geometry, half) for half in halves).merged()
     packed = (entries.entry & ondisk.COMPRESSED) != 0
     if geometry.extended:
         said = np.where(packed, 0, entries.bitmap >> 32 & _WHOLE)
@@ -198,24 +223,18 @@ def _said(geometry: Geometry, entries: _Entries) -> Ranges:
     return found.window(0, geometry.size)
 
 
-def _parse(image: ImageFile, geometry: Geometry, tables: Column, places: Column) -> _Entries:
+def _parse(image: ImageFile, geometry: Geometry, l2: _L2) -> _Entries:
     """Return the entries in tables that are not empty, each by itself."""
-    cluster = geometry.cluster
-    buffer = image.read_tables(places, cluster)
+    buffer = image.read_tables(l2.where, geometry.cluster)
     words = np.frombuffer(buffer, dtype=">u8").reshape(-1, geometry.entry // 8)
     used = np.flatnonzero(words.any(axis=1) if geometry.extended else words[:, 0])
     table, index = used // geometry.per_table, used % geometry.per_table
     bitmap = words[used, 1].astype(np.int64) if geometry.extended else used * 0 + _WHOLE
-    return _Entries(
-        tables[table] * geometry.per_table + index,
-        words[used, 0].astype(np.int64),
-        bitmap,
-        places[table] + index * geometry.entry,
-        used * 0 + 1,
-    )
+    number = l2.number[table] * geometry.per_table + index
+    return _Entries(number, words[used, 0].astype(np.int64), bitmap, used * 0 + 1)
 
 
-def _check_entries(image: ImageFile, geometry: Geometry, plain: _Entries) -> None:
+def _check_entries(image: ImageFile, geometry: Geometry, l2: _L2, plain: _Entries) -> None:
     """Refuse entries that say what cannot be."""
     offset, nowhere = plain.entry & ondisk.OFFSET, ~_is_somewhere(geometry, plain)
     reserved = _L2_RESERVED
@@ -233,27 +252,43 @@ def _check_entries(image: ImageFile, geometry: Geometry, plain: _Entries) -> Non
             ((allocated != 0) & nowhere, "subclusters of a cluster that is nowhere"),
         ]
     for wrong, reason in rules:
-        for at in plain.at[wrong][:1].tolist():
-            raise image.error(at, reason)
+        for number in plain.number[wrong][:1].tolist():
+            raise image.error(l2.entry_at(geometry, number), reason)
 
 
 def _packed(
-    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry, entries: _Entries
+    image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry, l2: _L2, entries: _Entries
 ) -> Packed:
     """Take apart the descriptors of compressed clusters."""
-    for at in entries.at[:1].tolist() if geometry.external else []:
-        raise image.error(at, "compressed data, which an external data file cannot have")
     bits = 70 - header.cluster_bits
     where = entries.entry & (1 << bits) - 1
     sectors = (entries.entry & ondisk.COMPRESSED - 1) >> bits
     length = (sectors + 1) * SECTOR - where % SECTOR
-    for at in entries.at[where >= image.file.size][:1].tolist():
-        raise image.error(at, "compressed data beyond the end of the file")
-    for at in entries.at[where == 0][:1].tolist():
-        raise image.error(at, "compressed data in the header")
+    again = np.zeros(len(where), dtype=np.bool_)
+    if (row := _again(where)) is not None:
+        again[row] = True
+    for wrong, reason in (
+        (where >= 0 if geometry.external else again & False, "of which the data file has none"),
+        (where >= image.file.size, "beyond the end of the file"),
+        (where == 0, "in the header"),
+        (again, "that another cluster has, too"),
+    ):
+        for number in entries.number[wrong][:1].tolist():
+            at = l2.entry_at(geometry, number)
+            raise image.error(at, f"compressed data {reason}")
     start = entries.number * geometry.cluster
     stop = np.minimum(start + geometry.cluster, geometry.size)
-    return Packed(Ranges(start, stop), where, np.minimum(length, image.file.size - where))
+    # A stream ends where the next one begins, so that no data can count many times.
+    edges = np.append(np.sort(where), image.file.size)
+    following = edges[np.searchsorted(edges, where, side="right")]
+    return Packed(Ranges(start, stop), where, np.minimum(length, following - where))
+
+
+def _again(values: Column) -> int | None:
+    """Return a row whose value an earlier one has; None when all are different."""
+    order = np.argsort(values, kind="stable")
+    twice = order[1:][np.diff(values[order]) == 0]
+    return int(twice[0]) if len(twice) else None
 
 
 def _metadata(
@@ -284,26 +319,30 @@ def _metadata(
 def _check_owners(
     image: ImageFile,
     geometry: Geometry,
+    l2: _L2,
     metadata: Column,
     plain: _Entries,
-    packed: _Entries,
     streams: Packed,
 ) -> None:
     """Refuse an image of which a cluster has two uses; compressed data may share one."""
-    first = np.concatenate(((plain.entry & ondisk.OFFSET) // geometry.cluster, metadata))
-    count = np.concatenate((plain.count, metadata * 0 + 1))
+    first = np.concatenate((plain.entry, metadata * geometry.cluster))
+    first &= ondisk.OFFSET
+    first //= geometry.cluster
     order = np.argsort(first, kind="stable")  # so that data come before metadata
-    first, stop = first[order], (first + count)[order]
+    first = first[order]
+    stop = np.concatenate((plain.count, np.ones(len(metadata), np.uint32)))[order] + first
     for row in np.flatnonzero(first[1:] < stop[:-1])[:1].tolist():
         number = int(first[row + 1])
-        rows = [r for r in order[row : row + 2].tolist() if r < len(plain.at)]
-        at = int(plain.at[rows[-1]]) if rows else number * geometry.cluster
-        raise image.error(at, f"the cluster at {number * geometry.cluster} has two uses")
+        rows = [r for r in order[row : row + 2].tolist() if r < len(plain.number)]
+        at = l2.entry_at(geometry, int(plain.number[rows[-1]])) if rows else None
+        where = number * geometry.cluster
+        raise image.error(at or where, f"the cluster at {where} has two uses")
     low = np.searchsorted(stop, streams.where // geometry.cluster, side="right")
     last = (streams.where + streams.length - 1) // geometry.cluster
     crossed = low < np.searchsorted(first, last, side="right")
-    for place in packed.at[crossed][:1].tolist():
-        raise image.error(place, "compressed data lie in a cluster with another use")
+    for start in streams.guest.start[crossed][:1].tolist():
+        at = l2.entry_at(geometry, start // geometry.cluster)
+        raise image.error(at, "compressed data lie in a cluster with another use")
 
 
 def _mapping(image: ImageFile, geometry: Geometry, plain: _Entries) -> Mapping:
@@ -312,13 +351,15 @@ def _mapping(image: ImageFile, geometry: Geometry, plain: _Entries) -> Mapping:
     allocated = plain.bitmap & _WHOLE
     whole = plain.where(allocated == _WHOLE)
     begin = whole.number * geometry.cluster
-    end = np.minimum(begin + whole.count * geometry.cluster, geometry.size)
+    end = whole.count.astype(np.int64)
+    end *= geometry.cluster
+    end += begin
+    np.minimum(end, geometry.size, out=end)
     parts = [Mapping(Ranges(begin, end), whole.entry & ondisk.OFFSET)]
-    if geometry.extended:
-        rest = plain.where((allocated != 0) & (allocated != _WHOLE))
-        parts += _subclusters(image, geometry, rest)
-    if len(parts) == 1:
+    if not geometry.extended:
         return parts[0]
+    rest = plain.where((allocated != 0) & (allocated != _WHOLE))
+    parts += _subclusters(image, geometry, rest)
     start = np.concatenate([part.guest.start for part in parts])
     order = np.argsort(start)
     stop = np.concatenate([part.guest.stop for part in parts])[order]
@@ -328,7 +369,7 @@ def _mapping(image: ImageFile, geometry: Geometry, plain: _Entries) -> Mapping:
 
 def _subclusters(image: ImageFile, geometry: Geometry, entries: _Entries) -> list[Mapping]:
     """Return what is allocated in clusters that are not whole, few of them at once."""
-    unit, parts, count = geometry.cluster // ondisk.SUBCLUSTERS, list[Mapping](), 0
+    unit, parts = geometry.cluster // ondisk.SUBCLUSTERS, list[Mapping]()
     offset = entries.entry & ondisk.OFFSET
     for low in range(0, len(offset), _GATHER):
         high = low + _GATHER
@@ -337,9 +378,7 @@ def _subclusters(image: ImageFile, geometry: Geometry, entries: _Entries) -> lis
         places = offset[low:high][owner] + index * unit
         inside = numbers * unit < geometry.size
         parts.append(Mapping.of_blocks(numbers[inside], places[inside], unit, geometry.size))
-        count += len(parts[-1].where)
-        if count > MAX_BLOCKS:
-            raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
+        image.spend(len(parts[-1].where))
     return parts
 
 
@@ -358,4 +397,4 @@ def _clipped(geometry: Geometry, mapping: Mapping) -> tuple[Mapping, bool]:
         return mapping, True
     start, kept = mapping.guest.start, length > 0
     guest = Ranges(start[kept], (start + length)[kept])
-    return Mapping(guest, mapping.where[kept]), guest.total == mapping.guest.total
+    return Mapping(guest, mapping.where[kept]), False

@@ -1,6 +1,7 @@
 """Opening files that an image names, which only the user's word allows."""
 
 import os
+import stat
 
 from imgconv.errors import ImageUnsupported, OptionError, SourceUnreadable
 from imgconv.sources import open_image
@@ -26,6 +27,7 @@ def open_reference(image: ImageFile, named: str, what: str) -> FileSource:
     if path is None:
         raise refusal
     try:
+        _check_kind(path, image.options.allow_references)
         found = FileSource(path, follow=False)
     except SourceUnreadable as error:
         error.add_note(f"named by {image.file.name} as {what}")
@@ -53,10 +55,24 @@ def open_below(image: ImageFile, named: str, what: str, format_name: str | None)
             raise ImageUnsupported(
                 f"{image.file.name}: needs {what} to be in format {format_name!a}"
             ) from error
-        return open_image(file, name, image.options, (*image.chain, image.file))
+        chain = (*image.chain, image.file)
+        return open_image(file, name, image.options, chain, budget=image.budget)
     except BaseException:
         file.close()
         raise
+
+
+def _check_kind(path: str, allowed: str | tuple[str, ...]) -> None:
+    """Refuse what is no file, or a block device that the user named, before it is opened:
+    the other end of a device or a FIFO would feel it."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceUnreadable(f"{path}: {reason}") from error
+    named = isinstance(allowed, tuple) and path in map(os.path.realpath, allowed)
+    if not stat.S_ISREG(mode) and not (named and stat.S_ISBLK(mode)):
+        raise SourceUnreadable(f"{path}: is not a regular file")
 
 
 def _allowed_path(image: ImageFile, named: str) -> str | None:

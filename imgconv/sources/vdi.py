@@ -86,6 +86,7 @@ def _check_header(image: ImageFile, header: ondisk.Header) -> None:
         f"blocks of {header.block_size} bytes",
     )
     image.check(header.block_extra % SECTOR == 0, 0x17C, "blocks do not begin at sectors")
+    image.check(header.block_extra <= largest, 0x17C, f"{header.block_extra} bytes before each")
     image.check(header.disk_size > 0, 0x170, "the disk has no size")
     needed = div_ceil(header.disk_size, header.block_size)
     image.check(
@@ -102,6 +103,10 @@ def _read_map(image: ImageFile, header: ondisk.Header) -> tuple[Column, Column]:
     needed = div_ceil(header.disk_size, header.block_size)
     number, index = image.stored_blocks(header.map_offset, needed, "<u4", ZERO, "the block map")
     stride = header.block_size + header.block_extra
+    last = (image.file.size - header.data_offset) // stride  # so that nothing overflows
+    for slot in index[index > last][:1].tolist():
+        start = header.data_offset + slot * stride
+        image.check_inside(start, stride, header.map_offset, "a block")
     where = header.data_offset + index * stride
     # Blocks lie in slots behind the map, so that only one another can be in their way; the
     # last one may end with the disk.

@@ -1,6 +1,7 @@
 """VHD images: fixed, dynamic and differencing, of every creator."""
 
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,14 +21,14 @@ FOOTER = ondisk.Footer.LAYOUT.size
 BLOCK_SIZES = 4 * KiB, GiB
 # Programs whose disks have the size that their geometry tells, and not the one beside it.
 GEOMETRY_COUNTS = (b"vpc ", b"qemu")
-MAX_PIECES = 1 << 22  # that bitmaps may cut blocks into: 100 MiB for us
-_GATHER = 1024
+_GATHER = 64 * KiB  # of bitmaps that are taken apart at once
 _SUBFORMATS = {
     ondisk.FIXED: "fixed",
     ondisk.DYNAMIC: "dynamic",
     ondisk.DIFFERENCING: "differencing",
 }
 _LARGEST_GEOMETRY = ondisk.Geometry(65535, 16, 255)
+BitRows: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def open_vhd(image: ImageFile) -> Source:
@@ -60,7 +61,7 @@ def _open_parent(image: ImageFile, header: ondisk.DynamicHeader) -> Source:
     what = "its parent"
     file = open_reference(image, parent_name(image, header), what)
     try:
-        parent = replace(image, file=file, chain=(*image.chain, image.file))
+        parent = image.needed(file)
         footer, _ = _find_footer(parent)
         if footer.unique_id != header.parent_id:
             raise ImageUnsupported(
@@ -170,29 +171,31 @@ def _written_sectors(
 ) -> Mapping:
     """Leave out of the blocks what their bitmaps say was never written, which is zeros."""
     length, room = block // SECTOR // 8, round_up(block // SECTOR // 8, SECTOR)
-    full, whole = b"\xff" * length, np.ones(len(number), dtype=np.bool_)
-    pieces, recent, count = [], list[Column](), 0
-    for row, at in enumerate(bitmaps.tolist()):
-        raw = image.read(at, length, "a bitmap")
-        if raw != full:
-            whole[row] = False
-            first = int(number[row]) * block
-            recent.append(_written(raw) * SECTOR + [[first], [first], [at + room]])
-            count += recent[-1].shape[1]
-            image.check(count <= MAX_PIECES, at, "bitmaps have too many holes")
-        if len(recent) == _GATHER:  # a small array costs ten times what is in it
-            pieces.append(np.concatenate(recent, axis=1))
-            recent = []
-    starts = number[whole] * block
-    recent.append(np.stack((starts, starts + block, bitmaps[whole] + room)))
-    found = np.concatenate(pieces + recent, axis=1)
+    pieces, step = [np.empty((3, 0), np.int64)], max(_GATHER // length, 1)
+    for low in range(0, len(number), step):
+        rows = slice(low, low + step)
+        raw = image.read_tables(bitmaps[rows], length)
+        first = np.stack((number[rows] * block, bitmaps[rows] + room))
+        pieces.append(_written(np.frombuffer(raw, np.uint8).reshape(-1, length), first, block))
+        image.spend(pieces[-1].shape[1])
+    found = np.concatenate(pieces, axis=1)
+    del pieces
     found = found[:, found[0] < size]  # the last block may have more sectors than the disk
     start, stop, where = found[:, np.argsort(found[0])]
     return Mapping(Ranges(start, np.minimum(stop, size)), where)
 
 
-def _written(bitmap: bytes) -> Column:
-    """Return where runs of set bits start, stop, and start, in a row each."""
-    bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8)).astype(np.int8)
-    start, stop = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2).T
-    return np.stack((start, stop, start)).astype(np.int64)
+def _written(bitmaps: BitRows, first: Column, block: int) -> Column:
+    """Return where runs of set bits start and stop in the guest, and start in the file, in a
+    row each; `first` has where the blocks start in the guest and in the file."""
+    whole = (bitmaps == 0xFF).all(axis=1)
+    some = np.flatnonzero(bitmaps.any(axis=1) & ~whole)
+    bits = np.unpackbits(bitmaps[some], axis=1).astype(np.int8)
+    edge = np.diff(bits, axis=1, prepend=np.int8(0), append=np.int8(0))
+    row, start = np.nonzero(edge == 1)
+    stop = np.nonzero(edge == -1)[1]
+    guest, file = first[:, some][:, row]
+    start, stop = start * SECTOR, stop * SECTOR
+    partly = np.stack((guest + start, guest + stop, file + start))
+    guest, file = first[:, whole]
+    return np.concatenate((np.stack((guest, guest + block, file)), partly), axis=1)

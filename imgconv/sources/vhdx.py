@@ -39,7 +39,7 @@ def _open_parent(image: ImageFile, wanted: Parent) -> Source:
     """Open the parent, which must be the one that this image was made for."""
     below = open_reference(image, wanted.name, "its parent")
     try:
-        parent = ImageFile(below, "vhdx", image.options, (*image.chain, image.file))
+        parent = image.needed(below)
         found = read_header(parent).data_write_id
         image.check(
             found in wanted.ids,

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import vhdx as ondisk
 from imgconv.ranges import Column, Mask, Ranges
-from imgconv.sources.checked import MAX_BLOCKS, ImageFile
+from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import Mapping
 from imgconv.sources.vhdx_metadata import Regions
 from imgconv.units import MiB
@@ -53,13 +52,11 @@ def read_blocks(
         f"the block table has {regions.table.length} bytes, but the disk has {entries} entries",
     )
     image.check_inside(start, _ENTRY * entries, start, "the block table")
-    parts, found = list[_Table](), 0
+    parts = list[_Table]()
     for first in range(0, entries, _PIECE):
         count = min(_PIECE, entries - first)
         parts.append(_read_piece(image, blocks, start, first, count, layered))
-        found += len(parts[-1].number) + len(parts[-1].zeros)
-        if found > MAX_BLOCKS:
-            raise ImageUnsupported(f"{image.file.name}: has more than {MAX_BLOCKS} blocks")
+        image.spend(len(parts[-1].number) + len(parts[-1].zeros))
     table = _joined(parts)
     _check_places(image, blocks, regions, table)
     full = ~table.partly

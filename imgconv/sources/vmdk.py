@@ -99,10 +99,11 @@ def _open_extents(image: ImageFile, descriptor: Descriptor) -> Layer:
     image.check(size > 0, 0, "the disk has no size")
     image.check_size(size)
     parts, own, at = list[Part](), list[Ranges](), 0
+    what, taken = f"an extent ({names(descriptor)})", set[tuple[int, int]]()
     try:
         for line in descriptor.extents:
             length = line.sectors * SECTOR
-            layer, offset = _open_extent(image, descriptor, line)
+            layer, offset = _open_extent(image, line, what, taken)
             if layer is None:
                 parts.append(Part(length))
                 own.append(Ranges.single(at, at + length))
@@ -118,9 +119,12 @@ def _open_extents(image: ImageFile, descriptor: Descriptor) -> Layer:
 
 
 def _open_extent(
-    image: ImageFile, descriptor: Descriptor, line: ExtentLine
+    image: ImageFile, line: ExtentLine, what: str, taken: set[tuple[int, int]]
 ) -> tuple[Layer | None, int]:
-    """Open a part of the disk; return it, if it is in a file, and where it begins there."""
+    """Open a part of the disk; return it, if it is in a file, and where it begins there.
+
+    `taken` are files of tables: one that was several parts would be read as many times.
+    """
     if line.kind == "ZERO":
         return None, 0
     if line.access == "NOACCESS":
@@ -129,16 +133,16 @@ def _open_extent(
         )
     known = line.kind in ("FLAT", "VMFS") or line.kind in _SPARSE
     image.check(known, 0, f"an extent of kind {line.kind}")
-    kind = f"an extent ({names(descriptor)})"
-    file = open_reference(image, line.name, kind)
+    file = open_reference(image, line.name, what)
     length, offset = line.sectors * SECTOR, line.offset * SECTOR
     try:
         if line.kind in ("FLAT", "VMFS"):
             layer = Layer(file, Ranges.single(0, file.size))
         else:
             image.check(offset == 0, 0, f"the extent {line.name!a} has an offset")
-            extent = ImageFile(file, "vmdk", image.options, (*image.chain, image.file))
-            layer = _SPARSE[line.kind](extent)
+            image.check(file.inode not in taken, 0, f"{line.name!a} is two extents")
+            taken.add(file.inode)
+            layer = _SPARSE[line.kind](image.needed(file))
         there = layer.source.size
         image.check(
             offset + length <= round_up(there, SECTOR),
@@ -167,9 +171,17 @@ def _with_parent(image: ImageFile, descriptor: Descriptor, layer: Layer) -> Sour
     """Put the disk over the one that it needs, if it needs one."""
     if not descriptor.has_parent:
         return layer.source
+    try:
+        return layer.over(_open_parent(image, descriptor))
+    except BaseException:
+        layer.source.close()
+        raise
+
+
+def _open_parent(image: ImageFile, descriptor: Descriptor) -> Source:
     below = open_reference(image, descriptor.parent_name, "its parent")
     try:
-        parent = ImageFile(below, "vmdk", image.options, (*image.chain, image.file))
+        parent = image.needed(below)
         found = read_descriptor(parent)
         image.check(
             found.content_id == descriptor.parent_id,
@@ -177,7 +189,7 @@ def _with_parent(image: ImageFile, descriptor: Descriptor, layer: Layer) -> Sour
             f"its parent is to have the content id {descriptor.parent_id:08x}, "
             f"but has {found.content_id:08x}; was it modified?",
         )
-        return layer.over(open_vmdk(parent))
+        return open_vmdk(parent)
     except BaseException:
         below.close()
         raise

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from imgconv.errors import ImageUnsupported
+from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.sources.checked import ImageFile
 from imgconv.units import MiB
 
@@ -60,6 +60,8 @@ def parse(image: ImageFile, at: int, raw: bytes) -> Descriptor:
             continue
         key, equals, value = line.partition("=")
         key = key.strip().lower()
+        if key.startswith("encryption."):
+            raise ImageEncrypted(f"{image.file.name}: is encrypted ({key[:60]!a})")
         if equals and key in _KEYS:
             image.check(key not in values, at, f"the descriptor says {key} twice")
             values[key] = value.strip().strip('"')

@@ -140,7 +140,8 @@ class _SpaceEfficient:
             raise self.image.error(at, "a grain of an unknown type")
         index = (entries & 0x0FFF << 48) >> 48 | (entries & (1 << 48) - 1) << 12
         stored = kind == _STORED
-        last = min(self.grains_size, self.image.file.size) // ondisk.SESPARSE_GRAIN
+        sectors = self.image.file.size // SECTOR
+        last = min(self.grains_size, sectors) // ondisk.SESPARSE_GRAIN
         for number in index[stored & (index >= last)][:1].tolist():
             raise self.image.error(at, f"grain {number} is outside the place for them")
         return (self.grains_offset + index * ondisk.SESPARSE_GRAIN) * SECTOR, stored, ~stored
@@ -150,6 +151,7 @@ def _check_tables(image: ImageFile, tables: Tables, start: int, entry: int) -> N
     beyond = tables.where + tables.length > image.file.size
     for row in tables.number[beyond][:1].tolist():
         raise image.error(start + entry * row, "a grain table beyond the end of the file")
+    image.check_apart(tables.places, start)  # before they are read many times
 
 
 def _layer(

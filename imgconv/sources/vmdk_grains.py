@@ -6,9 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from imgconv.errors import ImageUnsupported
 from imgconv.ranges import Column, Mask, Ranges
-from imgconv.sources.checked import MAX_BLOCKS, ImageFile
+from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import Mapping
 from imgconv.units import MiB
 
@@ -59,7 +58,7 @@ def read_grains(
 ) -> Grains:
     """Read all tables; `join` what is in order here and there."""
     grain = tables.grain
-    guest, where, zeros, count = [Ranges.of([])], [np.empty(0, np.int64)], [Ranges.of([])], 0
+    guest, where, zeros = [Ranges.of([])], [np.empty(0, np.int64)], [Ranges.of([])]
     step = max(MiB // tables.length, 1)
     for low in range(0, len(tables.number), step):
         number = tables.number[low : low + step]
@@ -78,9 +77,7 @@ def read_grains(
         guest.append(part.guest)
         where.append(part.where)
         zeros.append(Ranges(blank, np.minimum(blank + grain, size)).merged())
-        count += len(part.guest) + len(zeros[-1])
-        if count > MAX_BLOCKS:
-            raise ImageUnsupported(f"{image.file.name}: is in more than {MAX_BLOCKS} pieces")
+        image.spend(len(part.guest) + len(zeros[-1]))
     said = Ranges.concat(zeros)
     return Grains(Mapping(Ranges.concat(guest), np.concatenate(where), said), said)
 

@@ -91,12 +91,14 @@ def open_sparse(image: ImageFile, header: ondisk.SparseHeader) -> Layer:
     notes = tuple[str, ...]()
     if header.unclean_shutdown == 1:
         notes = (f"{image.file.name}: {_UNCLEAN}",)
+    budget = image.budget.pieces
     try:
         return read(image, header, main, notes)
     except ImageMalformed as error:
         if not header.flags & ondisk.FLAG_REDUNDANT_TABLE:
             raise
         notes += (f"{image.file.name}: {_SECOND.format(error.reason)}",)
+        image.budget.pieces = budget
         return read(image, header, _Directory(header.redundant_directory_offset, 48), notes)
 
 
@@ -188,6 +190,7 @@ def _read_directory(
     beyond = tables.where + tables.length > image.file.size
     for row in used[beyond][:1].tolist():
         raise image.error(directory.start + 4 * row, "a grain table beyond the end of the file")
+    image.check_apart(tables.places, directory.start)  # before they are read many times
     return tables
 
 

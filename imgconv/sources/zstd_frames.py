@@ -7,8 +7,9 @@ from functools import partial
 from imgconv.codecs import FrameDecoder, FrameHeader, frame_header
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import zstd as ondisk
-from imgconv.sources.checked import MAX_BLOCKS, ImageFile
+from imgconv.sources.checked import ImageFile
 from imgconv.sources.feed import Feed
+from imgconv.sources.options import MAX_PIECES
 from imgconv.sources.survey import Point
 from imgconv.units import SECTOR, MiB
 
@@ -220,13 +221,13 @@ class Frame:
 def walk(image: ImageFile) -> Iterator[Frame]:
     """Yield all frames of the file without decoding any; ImageMalformed where it is none."""
     feed = Feed(image.file, 0)
-    for _ in range(MAX_BLOCKS):
+    for _ in range(MAX_PIECES):
         if not next_frame(image, feed):
             return
         frame = FrameBytes(image, feed)
         frame.skip()
         yield Frame(frame.where, frame.header.content, frame.header.window)
-    raise ImageUnsupported(f"{image.file.name}: is more than {MAX_BLOCKS} frames")
+    raise ImageUnsupported(f"{image.file.name}: is more than {MAX_PIECES} frames")
 
 
 def live(window: int) -> int:

@@ -133,8 +133,10 @@ def test_names_and_content_must_agree(tmp_path: Path) -> None:
     ):
         imgconv.open(tmp_path / "d.img")
     assert guest(tmp_path / "d.img", "vdi") == raw.read_bytes()
-    with pytest.raises(ImageMalformed, match="no footer"):
+    with pytest.raises(FormatMismatch, match=r"looks like vdi, but vhd was said \(-f\)"):
         imgconv.open(tmp_path / "d.img", source_format="vpc")
+    with pytest.raises(ImageMalformed, match="no footer"):
+        imgconv.open(raw, source_format="vpc")
 
 
 # VDI in memory, with one field after another wrong.

@@ -1,0 +1,1 @@
+"""Readers under any bytes: they read them or refuse them, and do nothing else."""

@@ -1,0 +1,1 @@
+"""Images made to do harm, and what must become of them."""

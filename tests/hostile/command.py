@@ -1,0 +1,28 @@
+"""The command, watched.
+
+`python -m hostile.command FD ARGUMENTS` runs `imgconv ARGUMENTS` within the bounds of the
+worker and writes the paths of all files it opens to a descriptor.
+"""
+
+import os
+import runpy
+import sys
+from typing import Any
+
+from hostile.worker import bounded
+
+
+def main() -> None:
+    wire = int(sys.argv.pop(1))
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str):
+            os.write(wire, os.fsencode(arguments[0]) + b"\0")
+
+    sys.addaudithook(hear)
+    bounded()
+    runpy.run_module("imgconv", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
