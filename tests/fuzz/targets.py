@@ -96,7 +96,7 @@ TARGETS = {
             format="vhd", seeds=_seeds("vhd", make_vhd(), fixed_vhd(b"x" * 4096)), seal=seal_vhd
         ),
         Target(format="vdi", seeds=_seeds("vdi", make_vdi())),
-        Target(format="vhdx", seeds=_written("vhdx", "vhdx subformat=fixed")),
+        Target(format="vhdx", seeds=_written("vhdx")),
         Target(format="raw.gz", seeds=_written("raw.gz", "raw.gz members=many")),
         Target(format="raw.zst", seeds=_written("raw.zst")),
         Target(format="raw.tar.gz", seeds=_written("raw.tar.gz")),
