@@ -17,6 +17,7 @@ TABLE = {
     "vdi": "imgconv.checks.vdi:check_vdi",
     "vhd": "imgconv.checks.vhd:check_vhd",
     "vmdk": "imgconv.checks.vmdk:check_vmdk",
+    "vhdx": "imgconv.checks.vhdx:check_vhdx",
 }
 
 

@@ -1,0 +1,113 @@
+"""VHDX: sound ones of others are called so, and every single damage is found at its place."""
+
+import struct
+from pathlib import Path
+
+import pytest
+from support import disks
+from support.damage import assert_clean, assert_found, check, flip, number, put
+from support.peers import qemu_img
+
+import imgconv
+from imgconv.ondisk import vhdx
+from imgconv.units import KiB, MiB
+
+SIZE = 9 * MiB + 5 * KiB
+
+
+def table_of(image: Path) -> int:
+    """Where the block table is, by the first region table."""
+    for row in range(number(image, vhdx.REGIONS_AT[0] + 8, "<I")):
+        at = vhdx.REGIONS_AT[0] + 16 + 32 * row
+        with open(image, "rb") as file:
+            file.seek(at)
+            if file.read(16) == vhdx.TABLE_REGION:
+                return number(image, at + 16, "<Q")
+    raise AssertionError("no block table")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    raw = disks.dense(tmp_path / "disk.raw", SIZE)
+    imgconv.convert(raw, tmp_path / "disk.vhdx", options=imgconv.Vhdx(block_size=MiB))
+    assert_clean(check(tmp_path / "disk.vhdx", "vhdx"))
+    return tmp_path / "disk.vhdx"
+
+
+@pytest.mark.parametrize("options", ["subformat=dynamic", "subformat=fixed", "block_size=1M"])
+def test_what_qemu_makes(tmp_path: Path, options: str) -> None:
+    raw, made = disks.holes(tmp_path / "disk.raw", SIZE), tmp_path / "disk.vhdx"
+    words = "-f", "raw", "-O", "vhdx", "-o", options
+    done = qemu_img("convert", *words, raw, made)
+    assert done.returncode == 0, done.stderr
+    report = check(made, "vhdx")
+    assert_clean(report)
+    assert report.usage.allocated_clusters
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        (4, "entry-state"),
+        (vhdx.PARTLY_PRESENT, "entry-state"),
+        (1 << 40 | vhdx.PRESENT, "block-beyond-end"),
+        (1 << 63 | vhdx.PRESENT, "block-beyond-end"),
+        (vhdx.PRESENT, "metadata-overlap"),
+    ],
+)
+def test_an_entry_that_cannot_be(image: Path, entry: int, rule: str) -> None:
+    at = table_of(image) + 8 * 3
+    put(image, at, "<Q", entry)
+    report = check(image, "vhdx")
+    assert report.exit_status == 2
+    assert_found(report, rule, at, "corruption")
+
+
+def test_two_blocks_at_one_place(image: Path) -> None:
+    at = table_of(image)
+    put(image, at + 8 * 3, "<Q", number(image, at + 8 * 4, "<Q"))
+    report = check(image, "vhdx")
+    assert report.exit_status == 2
+    assert {finding.rule for finding in report.findings} == {"overlap", "unused"}
+
+
+def test_a_block_that_nothing_uses(image: Path) -> None:
+    at = table_of(image) + 8 * 4
+    where = number(image, at, "<Q") & ~0xFFFFF
+    put(image, at, "<Q", vhdx.ZERO)
+    report = check(image, "vhdx")
+    assert report.exit_status == 3
+    assert_found(report, "unused", where, "leak")
+
+
+@pytest.mark.parametrize(
+    ("offsets", "rule"),
+    [(vhdx.HEADERS_AT, "header-copy"), (vhdx.REGIONS_AT, "region-copy")],
+)
+def test_one_of_two_is_damaged_or_both(image: Path, offsets: list[int], rule: str) -> None:
+    flip(image, offsets[0] + 40)
+    report = check(image, "vhdx")
+    assert report.exit_status == 0
+    assert_found(report, rule, offsets[0], "warning")
+    flip(image, offsets[1] + 40)
+    report = check(image, "vhdx")
+    assert report.exit_status == 2
+    assert_found(report, "structure", offsets[0], "corruption")
+
+
+def test_reserved_bits_and_unknown_regions(image: Path) -> None:
+    at = table_of(image) + 8
+    put(image, at, "<Q", number(image, at, "<Q") | 1 << 10)
+    report = check(image, "vhdx")
+    assert_found(report, "entry-reserved", at, "warning")
+    with open(image, "r+b") as file:
+        for start in vhdx.REGIONS_AT:  # a third region, which one would have to know
+            file.seek(start)
+            raw = bytearray(file.read(vhdx.TABLE_SIZE))
+            raw[8:12] = struct.pack("<I", 3)
+            raw[80:112] = struct.pack("<16sQII", b"x" * 16, 64 * MiB, MiB, 1)
+            file.seek(start)
+            file.write(vhdx.sealed(bytes(raw)))
+    report = check(image, "vhdx")
+    assert report.exit_status == 1
+    assert_found(report, "unsupported", 0, "error")
