@@ -95,7 +95,7 @@ def choose_format(source: Source, declared: str | None) -> str:
         if name not in READABLE:
             choice = ", ".join(READABLE)
             raise OptionError(f"cannot read format {declared!r}; formats: {choice}")
-        if name != "raw":
+        if name not in ("raw", *_PACKED):  # what is packed may look like anything
             _check_declared(source, name)
         return name
     found, named = detect(source), of_file(source.name)

@@ -56,7 +56,7 @@ def open_below(image: ImageFile, named: str, what: str, format_name: str | None)
                 f"{image.file.name}: needs {what} to be in format {format_name!a}"
             ) from error
         chain = (*image.chain, image.file)
-        return open_image(file, name, image.options, chain, budget=image.budget)
+        return open_image(file, name, image.options, chain, image.cancelled, image.budget)
     except BaseException:
         file.close()
         raise

@@ -60,3 +60,12 @@ def test_formats_that_cannot_be_read_yet(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot read format 'qed'"):
         imgconv.open(path, source_format="qed")
     assert imgconv.open(path, source_format="img").size == MiB
+
+
+def test_what_a_container_holds_may_be_said_to_be_the_disk(tmp_path: Path) -> None:
+    """An archive in gzip is a gzip, too, whose content are the bytes of the archive."""
+    raw = disks.dense(tmp_path / "d.raw", MiB)
+    imgconv.convert(raw, tmp_path / "d.tar.gz")
+    with imgconv.open(tmp_path / "d.tar.gz", source_format="raw.gz") as disk:
+        assert disk.read(257, 5) == b"ustar"
+        assert disk.size > MiB
