@@ -140,9 +140,11 @@ class ExportTask:
             with self._changed:
                 self._started = False
                 self._changed.notify_all()
+            pool.close(0)  # so that its thread, which this is, ends too
 
         self._running = self._started = True
-        Pool(1, "imgconv-export").submit(background)
+        pool = Pool(1, "imgconv-export")
+        pool.submit(background)
 
     def wait(self, seconds: float | None = None) -> TaskState:
         """Wait until a task that was started here is over, at most so long.

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -354,6 +355,7 @@ def test_in_the_background(pair: dict[str, Path], state: Path, folder: Path) -> 
     task = library.export(request, pair, store=f"file://{folder}", state=state, wait=False)
     assert task.wait().status == "Finished"
     assert task.process == "100%"
+    await_(lambda: not any(t.name.startswith("imgconv-export") for t in threading.enumerate()))
     other = library.export_task(task.task_id, state=state)
     assert other.objects == task.objects
     assert other.request_id == task.request_id
