@@ -8,10 +8,10 @@ from imgconv.errors import OutOfResources
 
 def test_a_buffer_that_cannot_be_had_is_an_error_of_ours() -> None:
     with pytest.raises(OutOfResources, match="no memory for a buffer"):
-        pipeline._buffer(1 << 17 << 30 << 12)
+        pipeline.page_buffer(1 << 17 << 30 << 12)
 
 
 def test_a_buffer_is_as_long_as_asked_and_empty() -> None:
-    buffer = pipeline._buffer(12345)
+    buffer = pipeline.page_buffer(12345)
     assert len(buffer) == 12345
     assert not any(buffer)
