@@ -146,7 +146,7 @@ class ImageMalformed(SourceError):
 
 
 class ImageUnsupported(SourceError):
-    """The image is of a kind that imgconv does not read: with a parent, too large, ..."""
+    """The image is of a kind that is not read, too large, or needs files not allowed."""
 
     code = "image-unsupported"
 
