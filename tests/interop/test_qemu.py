@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 from support import disks
-from support.peers import assert_compares, assert_same_guest, info
+from support.peers import (
+    assert_checks,
+    assert_compares,
+    assert_compares_at,
+    assert_same_guest,
+    info,
+)
 from support.readers import assert_reads_same_at
 from support.variants import MAIN, VARIANTS
 from validators import problems
@@ -79,8 +85,21 @@ HUGE = {
 }
 
 
-@pytest.mark.parametrize("variant", MAIN)
-@pytest.mark.parametrize("size", HUGE)
+GEOMETRIES = ("chs-minus", "chs", "chs-plus")  # edges of what a VHD can describe
+LARGEST = {"qcow2-512": "chs-plus"}  # close to the most that clusters of 512 bytes address
+# QEMU compares some windows only, and the reader named all of the data: QEMU asks for the
+# state of every single grain or block, and of a VHDX it knows none and reads everything.
+# libvhdi misreads large VHDX.
+READ_IN_PART = {"vmdk": "libvmdk", "vdi": "dissect", "vhdx": "dissect"}
+HUGE_CASES = [
+    (size, variant)
+    for size in HUGE
+    for variant in MAIN
+    if size not in GEOMETRIES or variant.startswith("vhd") or LARGEST.get(variant) == size
+]
+
+
+@pytest.mark.parametrize(("size", "variant"), HUGE_CASES)
 def test_huge_sparse_disks(roomy: Path, size: str, variant: str) -> None:
     if HUGE[size] > VARIANTS[variant].max_size:
         with pytest.raises(imgconv.LimitExceeded):
@@ -95,17 +114,18 @@ def test_huge_sparse_disks(roomy: Path, size: str, variant: str) -> None:
         assert problems(image, "vhd") == []
         assert_compares(f"driver=raw,size={HUGE[size]},file.filename={image}", raw)
         return
-    assert info(image, VARIANTS[variant].name)["virtual-size"] == HUGE[size]
-    if (variant == "vmdk-stream" and HUGE[size] > TiB) or variant.startswith("vhdx"):
-        # QEMU asks for the state of every single grain, which takes it many minutes; of a
-        # VHDX it knows no state and reads everything. libvhdi misreads large fixed ones.
-        name = VARIANTS[variant].name
-        assert problems(image, name) == []
-        reader = "libvmdk" if name == "vmdk" else "dissect"
-        for at in [*disks.island_offsets(HUGE[size], 12), HUGE[size] - 64 * KiB]:
-            assert_reads_same_at(raw, image, (name, reader), at - 64 * KiB, 192 * KiB)
+    name = VARIANTS[variant].name
+    assert info(image, name)["virtual-size"] == HUGE[size]
+    if name not in READ_IN_PART or (HUGE[size] < TiB and name != "vhdx"):
+        assert_valid(raw, image, variant)
         return
-    assert_valid(raw, image, variant)
+    assert problems(image, name) == []
+    assert_checks(image, name)
+    islands = disks.island_offsets(HUGE[size], 12)
+    for at in [*islands, HUGE[size] - 64 * KiB]:
+        assert_reads_same_at(raw, image, (name, READ_IN_PART[name]), at - 64 * KiB, 192 * KiB)
+    for at in [*islands[::5], HUGE[size] - 64 * MiB]:
+        assert_compares_at(raw, image, name, at, 64 * MiB)
 
 
 def test_the_exact_size_is_seen_whatever_the_geometry(tmp_path: Path) -> None:

@@ -23,15 +23,33 @@ def assert_same_guest(raw: Path, image: Path, format_name: str) -> None:
     """qemu-img reads the same disk from both, and its check has nothing to say."""
     assert_compares(f"driver={qemu_name(format_name)},file.filename={image}", raw)
     if format_name in CHECKABLE:
-        done = qemu_img("check", "-f", qemu_name(format_name), image)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "No errors were found" in done.stdout
+        assert_checks(image, format_name)
+
+
+def assert_checks(image: Path, format_name: str) -> None:
+    """The check of qemu-img has nothing to say."""
+    done = qemu_img("check", "-f", qemu_name(format_name), image)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No errors were found" in done.stdout
 
 
 def assert_compares(image_options: str, raw: Path) -> None:
     """qemu-img reads the same disk from a raw file and from an image opened in some way."""
     raw_options = f"driver=raw,file.filename={raw}"
     done = qemu_img("compare", "--image-opts", raw_options, image_options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def assert_compares_at(
+    raw: Path, image: Path, format_name: str, start: int, length: int
+) -> None:
+    """qemu-img reads the same `length` bytes from both at `start`, which is a sector's."""
+    kinds = ("raw", raw), (qemu_name(format_name), image)
+    windows = [
+        f"driver=raw,offset={start},size={length},file.driver={kind},file.file.filename={path}"
+        for kind, path in kinds
+    ]
+    done = qemu_img("compare", "--image-opts", *windows)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
