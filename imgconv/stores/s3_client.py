@@ -7,11 +7,13 @@ rest takes a tenth of a second and is of no use here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
 from imgconv.errors import UsageError
@@ -62,6 +64,8 @@ class Connector:
         """
         try:
             session = Session(profile=self.aws_profile)
+            models = _models(session.get_config_variable("data_path"))
+            session.register_component("data_loader", models)
             quick = self._client(session, self.read_timeout)
             patient = self._client(session, max(self.read_timeout, _MINUTES))
         except (BotoCoreError, ValueError) as error:
@@ -99,6 +103,15 @@ class Connector:
             lambda **event: _refuse_half(event["operation_model"], event["response_dict"]),
         )
         return client
+
+
+@cache
+def _models(data_path: str | None) -> Loader:
+    """Return what loads the descriptions of services, and keeps them for all clients.
+
+    The library would parse megabytes of JSON again for each session, in a tenth of a second.
+    """
+    return create_loader(data_path)
 
 
 def _refuse_half(operation: Any, answer: Mapping[str, Any]) -> None:

@@ -236,6 +236,16 @@ def connector(endpoint_url: str) -> Connector:
     )
 
 
+def test_clients_share_the_description_of_the_service(options: S3) -> None:
+    """Which is megabytes of JSON to parse."""
+    assert options.endpoint_url is not None
+    clients = [connector(options.endpoint_url).connect() for _ in range(2)]
+    first, second = (each.quick.meta.service_model.metadata for each in clients)
+    assert first is second
+    for each in clients:
+        each.close()
+
+
 def test_parts_copied_from_another_object(store: PartStore, key: str) -> None:
     source = os.urandom(SMALLEST + 999)
     make(store, f"{key}.source", source)

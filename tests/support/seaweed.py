@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Seaweed:
 
     def client(self) -> Any:
         """The S3 library's own client, for looking at the server from the side."""
-        return boto3.session.Session().client(
+        return _session().client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name="us-east-1",
@@ -130,6 +131,12 @@ class Seaweed:
             aws_secret_access_key=self.secret_key,
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=5),
         )
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """One for all, as it parses megabytes of JSON for its first client."""
+    return boto3.session.Session()
 
 
 class StartFailed(Exception):
