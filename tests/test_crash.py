@@ -13,7 +13,7 @@ from support.peers import assert_same_guest
 
 from imgconv.units import MiB
 
-ROUNDS = 12
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module")

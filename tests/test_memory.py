@@ -22,6 +22,14 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path.unlink()
 
 
+@pytest.fixture(scope="module")
+def lumpy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Fewer and larger islands: more data than memory, and little more in large blocks."""
+    path = tmp_path_factory.mktemp("lumpy") / "disk.raw"
+    yield disks.islands(path, TiB, 320, MiB)
+    path.unlink()
+
+
 # A child is charged with the memory of whoever starts it until it becomes another program,
 # so a small process in between starts the command and reports the command's peak.
 BETWEEN = """
@@ -53,7 +61,7 @@ def test_a_terabyte(tmp_path: Path, raw: Path, name: str) -> None:
     out.unlink()
 
 
-@pytest.mark.parametrize("name", ["raw.gz", "raw.zst", "raw.tar.gz", "qcow2", "vmdk"])
+@pytest.mark.parametrize("name", ["raw.zst", "raw.tar.gz", "qcow2", "vmdk"])
 def test_a_terabyte_compressed(tmp_path: Path, raw: Path, name: str) -> None:
     """Its zeros, too, where they are not left out: a GiB of them in gzip."""
     out = tmp_path / f"o.{name}"
@@ -68,9 +76,9 @@ def test_a_terabyte_compressed(tmp_path: Path, raw: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["raw.zst", "raw.tar.gz"])
-def test_a_packed_disk_of_64_gib(tmp_path: Path, name: str) -> None:
-    """Islands far apart, and much data in a row."""
-    raw = disks.islands(tmp_path / "disk.raw", 64 * GiB, 2000)
+def test_a_packed_disk_of_16_gib(tmp_path: Path, name: str) -> None:
+    """Islands far apart, and much data in a row; several times what checkpoints are kept of."""
+    raw = disks.islands(tmp_path / "disk.raw", 16 * GiB, 500)
     with open(raw, "r+b") as file:
         file.seek(3 * GiB)
         for _ in range(256):
@@ -83,12 +91,12 @@ def test_a_packed_disk_of_64_gib(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vdi"])
-def test_a_terabyte_to_a_store(raw: Path, tmp_path: Path, name: str) -> None:
+def test_a_terabyte_to_a_store(lumpy: Path, tmp_path: Path, name: str) -> None:
     """A large share of them waits for the store, which is slower than the disk."""
     url = f"s3://{BUCKET}/memory.{name}"
     with running_seaweed(tmp_path / "seaweed") as seaweed:  # its objects end with it
         options = ["--endpoint-url", seaweed.endpoint_url, "-q"]
-        _, peak = run(raw, url, *options, **seaweed.environment)
+        _, peak = run(lumpy, url, *options, **seaweed.environment)
     assert peak < 256 * MiB
 
 
