@@ -24,6 +24,7 @@ from imgconv.units import SECTOR, KiB, MiB, TiB
 from imgconv.workers import Stop
 
 PLANNED = [name for name in VARIANTS if name not in COMPRESSED]
+LIGHT = [name for name in PLANNED if name != "vhdx-256m"]  # vhdx-8m, but 256 MiB of zeros
 
 
 @st.composite
@@ -41,7 +42,7 @@ def disks(draw: st.DrawFn) -> engine.MemorySource:
     return engine.MemorySource(bytes(content), [extents[:cut], extents[cut:]])
 
 
-@given(disks(), st.sampled_from(PLANNED), st.randoms(use_true_random=False))
+@given(disks(), st.sampled_from(LIGHT), st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
 def test_plan_one_pass_upload_and_windows_agree(
     disk: engine.MemorySource, variant: str, rng: random.Random
@@ -101,8 +102,7 @@ def test_placing_in_other_steps_gives_the_same_layout(units: set[int], variant: 
 
 
 @pytest.mark.parametrize("variant", EVERY)
-@pytest.mark.parametrize("fault", ["EIO", "short"])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("fault", "threads"), [("EIO", 1), ("short", 3)])
 def test_a_source_that_fails_fails_the_conversion(
     variant: str, fault: str, threads: int
 ) -> None:

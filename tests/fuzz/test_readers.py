@@ -9,8 +9,8 @@ import pytest
 
 from fuzz.targets import TARGETS
 
-RUNS = 3000
-GUIDED = 1500
+RUNS = 1000
+GUIDED = 600
 ROOT = Path(__file__).parent.parent.parent
 
 HARMLESS = """

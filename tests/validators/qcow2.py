@@ -263,7 +263,9 @@ class _Clusters:
         per_block = self.header.refcounts_per_block
         step = max(1, PIECE // (8 * per_block))
         reports = [_Refcounts(rule) for rule in _REFCOUNT_RULES]
-        for start in range(0, len(blocks), step):
+        there = np.flatnonzero(blocks)
+        needed = ceil_div(self.count, per_block)
+        for start in range(0, max([needed, *(there[-1:] + 1)]), step):
             batch = blocks[start : start + step]
             first = start * per_block
             if not batch.any() and first >= self.count:
