@@ -78,7 +78,7 @@ def test_a_terabyte_compressed(tmp_path: Path, raw: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["raw.zst", "raw.tar.gz"])
 def test_a_packed_disk_of_16_gib(tmp_path: Path, name: str) -> None:
     """Islands far apart, and much data in a row; several times what checkpoints are kept of."""
-    raw = disks.islands(tmp_path / "disk.raw", 16 * GiB, 500)
+    raw = disks.islands(tmp_path / "disk.raw", 16 * GiB, 2000)
     with open(raw, "r+b") as file:
         file.seek(3 * GiB)
         for _ in range(256):

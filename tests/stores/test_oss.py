@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ from support.oss_client import (
     opened,
     put,
     save,
-    set_environment,
 )
 from support.oss_server import REGION, OssServer
 
@@ -49,22 +47,7 @@ from imgconv.stores import store_from_text
 from imgconv.stores.oss import Oss
 from imgconv.units import MiB
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_environment(monkeypatch)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[OssServer]:
-    with OssServer(tmp_path / "oss") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server: OssServer) -> Iterator[PartStore]:
-    with opened(at(server)) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("oss_environment")
 
 
 # uploads

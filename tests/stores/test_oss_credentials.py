@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.ecs_metadata import ROLES, EcsMetadata
 from support.oss_auth import Key
-from support.oss_client import KEY, at, opened, put, save, set_environment
+from support.oss_client import KEY, opened, put, save
 from support.oss_server import REGION, OssServer
 
 from imgconv.errors import (
@@ -19,22 +19,7 @@ from imgconv.errors import (
 from imgconv.objectstore import PartStore
 from imgconv.stores.oss import Oss
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_environment(monkeypatch)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[OssServer]:
-    with OssServer(tmp_path / "oss") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server: OssServer) -> Iterator[PartStore]:
-    with opened(at(server)) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("oss_environment")
 
 
 def test_a_wrong_secret(server: OssServer, store: PartStore, monkeypatch) -> None:

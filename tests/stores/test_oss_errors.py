@@ -2,13 +2,12 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 from support.faults import Fault
-from support.oss_client import KEY, MIN_PART, at, noise, opened, put, save, set_environment
+from support.oss_client import KEY, MIN_PART, noise, opened, put, save
 from support.oss_server import REGION, OssServer
 
 from imgconv.errors import (
@@ -27,22 +26,7 @@ from imgconv.objectstore import Part, PartStore, Upload
 from imgconv.stores.oss import Oss
 from imgconv.units import MiB
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_environment(monkeypatch)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[OssServer]:
-    with OssServer(tmp_path / "oss") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server: OssServer) -> Iterator[PartStore]:
-    with opened(at(server)) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("oss_environment")
 
 
 # failures of the service

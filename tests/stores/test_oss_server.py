@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import alibabacloud_oss_v2 as oss
 import pytest
 from support.oss_auth import Key
-from support.oss_client import KEY, MIN_PART, at, noise, opened, put, save, set_environment
+from support.oss_client import KEY, MIN_PART, at, noise, opened, put, save
 from support.oss_server import KEYS, REGION, OssServer
 
 import imgconv
@@ -27,22 +26,7 @@ from imgconv.stores.oss import Oss
 
 TESTS = Path(__file__).parent.parent
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_environment(monkeypatch)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[OssServer]:
-    with OssServer(tmp_path / "oss") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server: OssServer) -> Iterator[PartStore]:
-    with opened(at(server)) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("oss_environment")
 
 
 def ask(server: OssServer, method: str, target: str, headers: dict[str, str]) -> str:
