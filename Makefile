@@ -13,8 +13,8 @@ BENCH := build/bench-venv/.installed
 BENCH_OPTIONS := $(SCALE:%=--scale %) $(RUNS:%=--runs %)
 NATIVE_BENCH := benchmarks/native_functions.py
 
-.PHONY: help fuzz demo test check format clean
-.PHONY: set-up native-test native-test-arm native-test-x86 asan
+.PHONY: help fuzz demo test check format native-test native-test-arm native-test-x86 asan clean
+.PHONY: set-up
 .PHONY: bench bench-matrix bench-startup bench-scaling bench-compression bench-native
 .PHONY: bench-reading bench-publish
 

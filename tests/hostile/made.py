@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from support import disks
+from support.records import vdi_header, vhd_footer, vhd_header
 
-from imgconv.ondisk import qcow2, vdi, vhd, vmdk
+from imgconv.ondisk import qcow2, vhd, vmdk
 from imgconv.units import SECTOR, KiB, round_up
 
 Fields = Mapping[str, Any]
@@ -135,41 +136,7 @@ def make_vhd(
 ) -> Made:
     """A dynamic disk of three blocks, of which the second is not there; `end` are fields of
     the footer at the end only."""
-    tail = vhd.Footer(
-        cookie=vhd.COOKIE,
-        features=2,
-        version=0x10000,
-        data_offset=SECTOR,
-        timestamp=0,
-        creator_application=b"win ",
-        creator_version=0xA0000,
-        creator_host_os=b"Wi2k",
-        original_size=3 * VHD_BLOCK,
-        current_size=3 * VHD_BLOCK,
-        cylinders=5,
-        heads=4,
-        sectors=17,
-        disk_type=vhd.DYNAMIC,
-        checksum=0,
-        unique_id=b"u" * 16,
-        saved_state=0,
-        reserved=bytes(427),
-    )
-    dynamic = vhd.DynamicHeader(
-        cookie=vhd.DYNAMIC_COOKIE,
-        data_offset=vhd.NO_OFFSET,
-        table_offset=1536,
-        version=0x10000,
-        max_table_entries=3,
-        block_size=VHD_BLOCK,
-        checksum=0,
-        parent_id=bytes(16),
-        parent_timestamp=0,
-        reserved=0,
-        parent_name=bytes(512),
-        parent_locators=bytes(192),
-        reserved_end=bytes(256),
-    )
+    tail, dynamic = vhd_footer(3 * VHD_BLOCK), vhd_header(VHD_BLOCK)
     changed, head = replace(tail, **footer), replace(dynamic, **header)
     last = replace(changed, **end)
     if seal:
@@ -204,35 +171,7 @@ def make_vdi(
     fields: Fields = {}, table: tuple[int, ...] = (1, 0xFFFFFFFE, 0), pieces: Pieces = {}
 ) -> Made:
     """A dynamic disk of three blocks, of which the second is zeros."""
-    header = vdi.Header(
-        text=vdi.TEXT,
-        signature=vdi.SIGNATURE,
-        version=vdi.VERSION,
-        header_size=400,
-        image_type=vdi.DYNAMIC,
-        flags=0,
-        comment=bytes(256),
-        map_offset=512,
-        data_offset=1024,
-        legacy_cylinders=0,
-        legacy_heads=0,
-        legacy_sectors=0,
-        sector_size=512,
-        unused=0,
-        disk_size=3 * VDI_BLOCK,
-        block_size=VDI_BLOCK,
-        block_extra=0,
-        blocks=3,
-        blocks_allocated=2,
-        image_id=b"i" * 16,
-        modification_id=b"m" * 16,
-        parent_id=bytes(16),
-        parent_modification_id=bytes(16),
-        cylinders=0,
-        heads=0,
-        sectors=0,
-        logical_sector_size=512,
-    )
+    header = vdi_header(3 * VDI_BLOCK, VDI_BLOCK)
     inside = {
         0: replace(header, **fields).pack(),
         **at(512, words(dict(enumerate(table)), "<I")),

@@ -12,10 +12,11 @@ from support import disks, engine
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
 from support.peers import qemu_img, qemu_name
+from support.records import vdi_header, vhd_footer, vhd_header
 
 import imgconv
 from imgconv.errors import FormatMismatch, ImageMalformed, ImageUnsupported, SourceError
-from imgconv.ondisk import vdi, vhd
+from imgconv.ondisk import vhd
 from imgconv.sources import open_image
 from imgconv.units import SECTOR, KiB, MiB, TiB
 
@@ -147,35 +148,8 @@ def make_vdi(
 ) -> bytes:
     """Three blocks of disk, of which the last is cut, the second zero, in reverse order."""
     size = 2 * block + 8 * KiB
-    header = vdi.Header(
-        text=vdi.TEXT,
-        signature=vdi.SIGNATURE,
-        version=vdi.VERSION,
-        header_size=384 if short_header else 400,
-        image_type=vdi.DYNAMIC,
-        flags=0,
-        comment=bytes(256),
-        map_offset=512,
-        data_offset=1024,
-        legacy_cylinders=0,
-        legacy_heads=0,
-        legacy_sectors=0,
-        sector_size=512,
-        unused=0,
-        disk_size=size,
-        block_size=block,
-        block_extra=extra,
-        blocks=3,
-        blocks_allocated=2,
-        image_id=b"i" * 16,
-        modification_id=b"m" * 16,
-        parent_id=bytes(16),
-        parent_modification_id=bytes(16),
-        cylinders=0,
-        heads=0,
-        sectors=0,
-        logical_sector_size=512,
-    )
+    header = vdi_header(size, block)
+    header = replace(header, header_size=384 if short_header else 400, block_extra=extra)
     entries = fields.pop("entries", (1, 0xFFFFFFFE, 0))
     header = replace(header, **fields)  # type: ignore[arg-type]
     front = header.pack()[:512].ljust(512, b"\0")
@@ -255,41 +229,7 @@ def make_vhd(
     """Three blocks of disk, of which the second is not there, in reverse order."""
     size, data_at = 2 * block + 8 * KiB, 2048
     room = -(-block // SECTOR // 8 // SECTOR) * SECTOR
-    tail = vhd.Footer(
-        cookie=vhd.COOKIE,
-        features=2,
-        version=0x10000,
-        data_offset=512,
-        timestamp=0,
-        creator_application=b"win ",
-        creator_version=0xA0000,
-        creator_host_os=b"Wi2k",
-        original_size=size,
-        current_size=size,
-        cylinders=10,
-        heads=4,
-        sectors=17,
-        disk_type=vhd.DYNAMIC,
-        checksum=0,
-        unique_id=b"u" * 16,
-        saved_state=0,
-        reserved=bytes(427),
-    )
-    dynamic = vhd.DynamicHeader(
-        cookie=vhd.DYNAMIC_COOKIE,
-        data_offset=vhd.NO_OFFSET,
-        table_offset=1536,
-        version=0x10000,
-        max_table_entries=3,
-        block_size=block,
-        checksum=0,
-        parent_id=bytes(16),
-        parent_timestamp=0,
-        reserved=0,
-        parent_name=bytes(512),
-        parent_locators=bytes(192),
-        reserved_end=bytes(256),
-    )
+    tail, dynamic = vhd_footer(size), vhd_header(block)
     sealed = replace(tail, **(footer or {})).sealed()  # type: ignore[arg-type]
     front = replace(dynamic, **(header or {})).sealed()  # type: ignore[arg-type]
     if not seal:
