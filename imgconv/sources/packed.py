@@ -6,9 +6,11 @@ from typing import TypeAlias
 
 import numpy as np
 
+from imgconv.found import Found
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import GROUP, MappedSource, Mapping
+from imgconv.sources.scanning import read_and_scan
 from imgconv.workers import PerThread
 
 # Takes a stream, the guest offset of its unit, and how many bytes are wanted; returns as
@@ -26,6 +28,11 @@ class Packed:
     guest: Ranges
     where: Column
     length: Column
+
+    def rows(self, start: int, stop: int) -> range:
+        """Return the numbers of the units of which something lies in [start, stop)."""
+        first = int(np.searchsorted(self.guest.stop, start, side="right"))
+        return range(first, int(np.searchsorted(self.guest.start, stop, side="left")))
 
 
 class PackedSource(MappedSource):
@@ -48,14 +55,18 @@ class PackedSource(MappedSource):
         """Fill the buffer; errors are the file's, and ImageMalformed for a broken stream."""
         super().read_into(offset, buffer)
         end, guest = offset + len(buffer), self._packed.guest
-        first = int(np.searchsorted(guest.stop, offset, side="right"))
-        last = int(np.searchsorted(guest.start, end, side="left"))
-        for row in range(first, last):
+        for row in self._packed.rows(offset, end):
             start, stop = int(guest.start[row]), int(guest.stop[row])
             low, high = max(start, offset), min(stop, end)
             whole = high - low == stop - start
             unit = self._decoded(row) if whole else self._remembered(row)
             buffer[low - offset : high - offset] = unit[low - start : high - start]
+
+    def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+        """Read extents and find their nonzero granules; errors as of `read_into`."""
+        if len(extents) and self._packed.rows(int(extents.start[0]), int(extents.stop[-1])):
+            return read_and_scan(self, extents, granule, buffer)
+        return super().read_runs(extents, granule, buffer)
 
     def _remembered(self, row: int) -> bytes | memoryview:
         recent: tuple[int, bytes | memoryview] | None = getattr(self._recent, "unit", None)
@@ -77,11 +88,11 @@ class PackedSource(MappedSource):
         return self._packed.guest
 
     def extents(self) -> Iterator[Ranges]:
-        """Yield what is mapped or packed."""
-        packed = self._packed.guest
+        """Yield what is mapped, but for holes in the file, or packed."""
+        packed, plain = self._packed.guest, self._held()
         at = 0
         for group in packed.groups(GROUP):
             reach = int(group.stop[-1])
-            yield group.union(self._guest.window(at, reach))
+            yield group.union(plain.window(at, reach))
             at = reach
-        yield from self._guest.window(at, self.size).groups(GROUP)
+        yield from plain.window(at, self.size).groups(GROUP)
