@@ -16,8 +16,8 @@ import numpy as np
 
 from imgconv.batches import Batch, Pace, batches
 from imgconv.found import Found
-from imgconv.scan import scanner
 from imgconv.sources.base import Source
+from imgconv.sources.scanning import scanner
 from imgconv.tally import Tally
 from imgconv.units import KiB, div_ceil
 from imgconv.workers import Stop, Turn, run

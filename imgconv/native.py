@@ -14,7 +14,7 @@ import numpy as np
 from imgconv._native import ffi, lib
 from imgconv.found import Found
 from imgconv.kernels import KERNEL
-from imgconv.ranges import Ranges
+from imgconv.ranges import Pieces, Ranges
 from imgconv.stretch import Stretch
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -77,21 +77,26 @@ def file_extents(
     return Ranges(found[0, : reach.count], found[1, : reach.count]), reach.at
 
 
-def read_runs(fd: int, length: int, extents: Ranges, granule: int, buffer: memoryview) -> Found:
-    """Read extents of a file and find their granules that hold a nonzero byte.
+def read_runs(
+    fd: int, length: int, pieces: Pieces, extents: Ranges, granule: int, buffer: memoryview
+) -> Found:
+    """Read extents of a disk that is in a file, and find their granules that hold a nonzero
+    byte.
 
     Extents begin at multiples of `granule` bytes, and all of them fit in `buffer`; behind
     the file's `length` there are zeros. Raises FileFailed, and FileEnded before `length`.
     """
     bounds = np.stack((extents.start, extents.stop))
+    places = np.stack((pieces.guest.start, pieces.guest.stop, pieces.where))
     total = extents.total
     assert total <= len(buffer)
     found = np.empty((3, total // granule // 2 + len(extents) + 1), dtype=np.int64)
     reach = ffi.new("struct ic_reach *")
-    counts = fd, length, granule, len(extents)
+    map = ffi.new("struct ic_map *", (len(pieces.where), *_columns(places)))
+    counts = granule, len(extents)
     with ffi.from_buffer(buffer) as room:  # not held by the traceback of an error
         code = lib.ic_read_runs(
-            KERNEL, *counts, *_columns(bounds), room, *_columns(found), reach
+            KERNEL, fd, length, map, *counts, *_columns(bounds), room, *_columns(found), reach
         )
     _check(code, reach.at)
     starts, stops, where = found[:, : reach.count]

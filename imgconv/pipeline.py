@@ -26,10 +26,10 @@ from imgconv.found import Found
 from imgconv.layout import Layout, LayoutBuilder
 from imgconv.ranges import Ranges
 from imgconv.render import render
-from imgconv.scan import scanner
 from imgconv.segments import ZEROS, Data, Meta, Segments
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
+from imgconv.sources.scanning import scanner
 from imgconv.stretch import Stretch
 from imgconv.tally import Tally
 from imgconv.units import KiB, MiB

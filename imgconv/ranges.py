@@ -135,6 +135,20 @@ class Ranges:
         return np.repeat(first, count) + counting(count)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """Guest ranges, and the file offset at which the content of each begins."""
+
+    guest: Ranges
+    where: Column
+
+    def window(self, start: int, stop: int) -> "Pieces":
+        """Return the pieces of which something lies in [start, stop), as a whole."""
+        first = int(np.searchsorted(self.guest.stop, start, side="right"))
+        last = int(np.searchsorted(self.guest.start, stop, side="left"))
+        return Pieces(self.guest.slice(first, last), self.where[first:last])
+
+
 def counting(count: Column) -> Column:
     """Return 0, 1, .., count[0] - 1, 0, 1, .., count[1] - 1, and so on."""
     total = int(count.sum())

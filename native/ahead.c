@@ -94,7 +94,9 @@ static void *work(void *of) {
     while (take(a, &start, &stop, &where, &left)) {
         struct ic_run runs[MAX_RUNS];
         struct ic_reach reach = {0, 0};
-        int failed = ic_read_runs(a->kernel, a->fd, a->length, GRANULE, 1, &start, &stop,
+        const int64_t from = 0, to = INT64_MAX; /* the file is the disk */
+        const struct ic_map map = {1, &from, &to, &from};
+        int failed = ic_read_runs(a->kernel, a->fd, a->length, &map, GRANULE, 1, &start, &stop,
                                   a->arena + where, starts, stops, wheres, &reach);
         size_t used = 0;
         for (int64_t i = 0; i < reach.count && !failed; i++) {

@@ -19,8 +19,12 @@ struct ic_reach {
 };
 int ic_file_extents(int fd, int64_t length, int64_t volume, size_t room, int64_t *starts,
                     int64_t *stops, struct ic_reach *reach);
-int ic_read_runs(int kernel, int fd, int64_t length, size_t granule, size_t ranges,
-                 const int64_t *starts, const int64_t *stops, uint8_t *buffer,
+struct ic_map {
+    size_t count;
+    const int64_t *starts, *stops, *wheres;
+};
+int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, size_t granule,
+                 size_t ranges, const int64_t *starts, const int64_t *stops, uint8_t *buffer,
                  int64_t *run_starts, int64_t *run_stops, int64_t *wheres,
                  struct ic_reach *reach);
 int ic_write_pieces(int fd, size_t pieces, const int64_t *ats, const int64_t *sizes,

@@ -59,13 +59,45 @@ static int fill(int fd, int64_t length, uint8_t *p, size_t n, int64_t at, int64_
     return 0;
 }
 
+/* How far reading has come in a map: pieces before `piece` lie behind. */
+struct course {
+    int fd;
+    int64_t length;
+    const struct ic_map *map;
+    size_t piece;
+};
+
+static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Fills n bytes from offset `at` of the disk on, which never goes back. */
+static int fill_mapped(struct course *c, uint8_t *p, int64_t n, int64_t at, int64_t *failed) {
+    const struct ic_map *map = c->map;
+    while (n) {
+        while (c->piece < map->count && map->stops[c->piece] <= at)
+            c->piece++;
+        int64_t next = c->piece < map->count ? map->starts[c->piece] : INT64_MAX, size;
+        if (next > at) {
+            size = lesser(n, next - at);
+            memset(p, 0, (size_t)size);
+        } else {
+            size = lesser(n, map->stops[c->piece] - at);
+            int64_t where = map->wheres[c->piece] + at - next;
+            int error = fill(c->fd, c->length, p, (size_t)size, where, failed);
+            if (error)
+                return error;
+        }
+        p += size, at += size, n -= size;
+    }
+    return 0;
+}
+
 /* The runs found so far, as columns. */
 struct runs {
     int64_t *starts, *stops, *wheres;
     int64_t count;
 };
 
-/* Adds the data granules of a piece that was read from file offset `at` to p, which is
+/* Adds the data granules of a piece that was read from offset `at` to p, which is
  * `where` in the buffer; returns whether there are any. */
 static int find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int64_t granule,
                      int64_t at, int64_t where, struct runs *runs) {
@@ -88,19 +120,20 @@ static int find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int6
     return found;
 }
 
-int ic_read_runs(int kernel, int fd, int64_t length, size_t granule, size_t ranges,
-                 const int64_t *starts, const int64_t *stops, uint8_t *buffer,
+int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, size_t granule,
+                 size_t ranges, const int64_t *starts, const int64_t *stops, uint8_t *buffer,
                  int64_t *run_starts, int64_t *run_stops, int64_t *wheres,
                  struct ic_reach *reach) {
     ic_is_zero_fn is_zero = ic_kernel_get(kernel)->is_zero;
     int64_t grain = (int64_t)granule, step = grain < PIECE ? PIECE / grain * grain : grain;
     struct runs runs = {run_starts, run_stops, wheres, 0};
+    struct course course = {fd, length, map, 0};
     int64_t used = 0;
     for (size_t i = 0; i < ranges; i++)
         for (int64_t at = starts[i]; at < stops[i]; at += step) {
-            int64_t size = stops[i] - at < step ? stops[i] - at : step;
+            int64_t size = lesser(stops[i] - at, step);
             uint8_t *p = buffer + used;
-            int error = fill(fd, length, p, (size_t)size, at, &reach->at);
+            int error = fill_mapped(&course, p, size, at, &reach->at);
             if (error)
                 return error;
             if (find_runs(is_zero, p, size, grain, at, used, &runs))

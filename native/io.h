@@ -24,17 +24,24 @@ struct ic_reach {
 int ic_file_extents(int fd, int64_t length, int64_t volume, size_t room, int64_t *starts,
                     int64_t *stops, struct ic_reach *reach);
 
-/* Reads ranges of a file back to back into a buffer and finds their granules that hold a
+/* Where a disk is in a file: piece i of it, [starts[i], stops[i]), begins at file offset
+ * wheres[i].  Pieces ascend and are apart; between them the disk is zeros. */
+struct ic_map {
+    size_t count;
+    const int64_t *starts, *stops, *wheres;
+};
+
+/* Reads ranges of a disk back to back into a buffer and finds their granules that hold a
  * nonzero byte; forgets at once what is nothing but zeros, so that a long stretch of them
  * passes through a few cache lines.
  *
  * Range i is [starts[i], stops[i]); starts are multiples of `granule`.  The buffer must hold
  * all ranges.  What lies behind `length`, where the file ends, reads as zeros.  Run i covers
- * file offsets [run_starts[i], run_stops[i]) and lies at buffer + wheres[i]; there is room
- * for half as many runs as granules, and for one more per range.  reach->count is the number
- * of runs.  Returns 0, errno or IC_END_OF_FILE. */
-int ic_read_runs(int kernel, int fd, int64_t length, size_t granule, size_t ranges,
-                 const int64_t *starts, const int64_t *stops, uint8_t *buffer,
+ * offsets [run_starts[i], run_stops[i]) of the disk and lies at buffer + wheres[i]; there is
+ * room for half as many runs as granules, and for one more per range.  reach->count is the
+ * number of runs.  Returns 0, errno or IC_END_OF_FILE. */
+int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, size_t granule,
+                 size_t ranges, const int64_t *starts, const int64_t *stops, uint8_t *buffer,
                  int64_t *run_starts, int64_t *run_stops, int64_t *wheres,
                  struct ic_reach *reach);
 

@@ -48,6 +48,9 @@ static void put_runs(int64_t n, const uint8_t *from) {
     }
 }
 
+static const int64_t nowhere = 0, everywhere = INT64_MAX;
+static const struct ic_map itself = {1, &nowhere, &everywhere, &nowhere};
+
 static void test_read_runs(int kernel, int fd, int64_t length, int64_t size) {
     struct ic_reach walk = {0, 0}, reach = {0, 0};
     while (walk.at < length) {
@@ -56,10 +59,41 @@ static void test_read_runs(int kernel, int fd, int64_t length, int64_t size) {
             stops[i] = (stops[i] + 511) / 512 * 512;
             assert(starts[i] % GRANULE == 0 && stops[i] <= size);
         }
-        assert(ic_read_runs(kernel, fd, length, GRANULE, (size_t)walk.count, starts, stops,
-                            buffer, run_starts, run_stops, wheres, &reach) == 0);
+        assert(ic_read_runs(kernel, fd, length, &itself, GRANULE, (size_t)walk.count, starts,
+                            stops, buffer, run_starts, run_stops, wheres, &reach) == 0);
         put_runs(reach.count, buffer);
     }
+}
+
+/* A disk of which pieces are in the file, in any order, and between which there is nothing. */
+static void test_read_pieces(int kernel, int fd, int64_t length) {
+    enum { PIECES = 300 };
+    static uint8_t disk[SIZE];
+    int64_t from[PIECES], to[PIECES], in_file[PIECES], at = 0;
+    struct ic_map map = {0, from, to, in_file};
+    memset(disk, 0, sizeof disk);
+    while (map.count < PIECES) {
+        at += pick(3) ? 0 : (int64_t)pick(100000);
+        int64_t n = 1 + (int64_t)pick(pick(20) ? 3 * GRANULE : MIB), where = (int64_t)pick(SIZE);
+        if (at + n > SIZE || where + n > SIZE)
+            break;
+        from[map.count] = at, to[map.count] = at + n, in_file[map.count++] = where;
+        memcpy(disk + at, plain + where, (size_t)n);
+        at += n;
+    }
+    size_t ranges = 0;
+    for (int64_t start = 0; start < SIZE; start += GRANULE * (int64_t)pick(300)) {
+        int64_t stop = start + GRANULE * (1 + (int64_t)pick(600));
+        starts[ranges] = start, stops[ranges++] = stop < SIZE ? stop : SIZE;
+        start = stops[ranges - 1];
+    }
+    struct ic_reach reach = {0, 0};
+    memset(seen, 0, sizeof seen);
+    assert(ic_read_runs(kernel, fd, length, &map, GRANULE, ranges, starts, stops, buffer,
+                        run_starts, run_stops, wheres, &reach) == 0);
+    put_runs(reach.count, buffer);
+    for (size_t i = 0; i < ranges; i++)
+        assert(!memcmp(seen + starts[i], disk + starts[i], (size_t)(stops[i] - starts[i])));
 }
 
 static void test_ahead(int kernel, int fd, int64_t length, int64_t size, int threads,
@@ -87,11 +121,11 @@ static void test_ahead(int kernel, int fd, int64_t length, int64_t size, int thr
 static void test_errors(int kernel, int fd, int64_t length) {
     struct ic_reach reach = {0, 0};
     int64_t start = 0, stop = length / GRANULE * GRANULE + 2 * GRANULE;
-    assert(ic_read_runs(kernel, fd, stop, GRANULE, 1, &start, &stop, buffer, run_starts,
-                        run_stops, wheres, &reach) == IC_END_OF_FILE);
+    assert(ic_read_runs(kernel, fd, stop, &itself, GRANULE, 1, &start, &stop, buffer,
+                        run_starts, run_stops, wheres, &reach) == IC_END_OF_FILE);
     assert(reach.at == length);
-    assert(ic_read_runs(kernel, -1, 1, GRANULE, 1, &start, &stop, buffer, run_starts, run_stops,
-                        wheres, &reach) == EBADF);
+    assert(ic_read_runs(kernel, -1, 1, &itself, GRANULE, 1, &start, &stop, buffer, run_starts,
+                        run_stops, wheres, &reach) == EBADF);
     assert(reach.at == 0);
     reach.at = 0;
     assert(ic_file_extents(-1, length, 1, 1, starts, stops, &reach) == EBADF);
@@ -130,6 +164,7 @@ int main(void) {
         memset(seen, 0, sizeof seen);
         test_read_runs(kernel, fd, length, size);
         assert(memcmp(seen, plain, (size_t)length) == 0);
+        test_read_pieces(kernel, fd, length);
         for (int threads = 1; threads <= 4; threads++)
             test_ahead(kernel, fd, length, size, threads, pick(SIZE));
         test_errors(kernel, fd, length);

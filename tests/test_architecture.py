@@ -25,7 +25,7 @@ LAYERS = [
     {"inspection", "diskmap"},
     {"guest"},
     {"batches", "tally", "render", "outputs"},
-    {"scan", "comparison", "conversion", "estimate", "checks"},
+    {"comparison", "conversion", "estimate", "checks"},
     {"encode", "deliver", "digest"},
     {"pipeline"},
     {"objects"},

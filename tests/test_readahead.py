@@ -5,15 +5,18 @@ import random
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import disks
 
 from imgconv import readahead
-from imgconv.ranges import Ranges
+from imgconv.ranges import Pieces, Ranges
 from imgconv.readahead import GRANULE, ReadAhead, claim, reading
 from imgconv.sources.file import FileSource
 from imgconv.sources.prefix import Prefix
 from imgconv.units import KiB, MiB
+
+ITSELF = Pieces(Ranges.single(0, 1 << 62), np.zeros(1, np.int64))
 
 
 def make_disk(path: Path, seed: int, size: int = 40 * MiB) -> Path:
@@ -57,12 +60,12 @@ def test_a_whole_small_disk_is_known(tmp_path: Path) -> None:
     ahead = ReadAhead(str(path))
     time.sleep(0.5)
     prefix = Prefix(ahead)
-    found = prefix.find(Ranges.single(0, 40 * MiB), GRANULE)
+    found = prefix.find(ITSELF, Ranges.single(0, 40 * MiB), GRANULE)
     assert found is not None
     assert found.data.total > 0
-    assert prefix.find(Ranges.single(0, 40 * MiB), 512) is None
+    assert prefix.find(ITSELF, Ranges.single(0, 40 * MiB), 512) is None
     prefix.close()
-    assert prefix.find(Ranges.single(0, 40 * MiB), GRANULE) is None
+    assert prefix.find(ITSELF, Ranges.single(0, 40 * MiB), GRANULE) is None
 
 
 def test_data_beyond_its_room_is_left_to_others(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_data_beyond_its_room_is_left_to_others(tmp_path: Path) -> None:
     path = disks.write(tmp_path / "d.raw", size, {0: os.urandom(MiB) * (size // MiB)})
     prefix = Prefix(ReadAhead(str(path)))
     time.sleep(0.5)
-    assert prefix.find(Ranges.single(size - MiB, size), GRANULE) is None
+    assert prefix.find(ITSELF, Ranges.single(size - MiB, size), GRANULE) is None
     reach, rows, memory = ReadAhead(str(path)).end()
     assert 0 <= reach <= readahead.ROOM == len(memory)
     assert len(rows) % 24 == 0

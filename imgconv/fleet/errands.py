@@ -14,9 +14,9 @@ from imgconv.opening import open_location
 from imgconv.pipeline import page_buffer
 from imgconv.ranges import Ranges
 from imgconv.render import render
-from imgconv.scan import scanner
 from imgconv.sources.base import Source
 from imgconv.sources.options import ReadOptions
+from imgconv.sources.scanning import scanner
 from imgconv.stores import ObjectUrl, Store
 from imgconv.upload.buffers import PartBuffer
 from imgconv.upload.handover import Handover, Place, Sent

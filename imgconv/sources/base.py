@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from imgconv.found import Found
 from imgconv.identity import Identity
-from imgconv.ranges import Ranges
+from imgconv.ranges import Pieces, Ranges
 
 
 class Source(Protocol):
@@ -67,6 +67,17 @@ class ScanningSource(Source, Protocol):
         Extents begin at multiples of `granule` bytes. What is nothing but zeros need not
         stay in the buffer. Safe for use by many threads; errors are those of `read_into`.
         """
+        ...
+
+
+@runtime_checkable
+class MappableSource(Source, Protocol):
+    """A source that reads another disk, of which pieces are in it, as a ScanningSource."""
+
+    def read_pieces(
+        self, pieces: Pieces, extents: Ranges, granule: int, buffer: memoryview
+    ) -> Found:
+        """Read extents of a disk of which `pieces` are here and the rest is zeros."""
         ...
 
 

@@ -5,11 +5,13 @@ import os
 import stat
 from collections.abc import Iterator
 
+import numpy as np
+
 from imgconv import native
 from imgconv.errors import ReadFailed, SourceChanged, SourceTruncated, SourceUnreadable
 from imgconv.found import Found
 from imgconv.identity import Identity
-from imgconv.ranges import Ranges
+from imgconv.ranges import Pieces, Ranges
 from imgconv.readahead import claim, seems_full
 from imgconv.sources.prefix import Prefix
 from imgconv.units import SECTOR, MiB, round_up
@@ -19,6 +21,8 @@ from imgconv.units import SECTOR, MiB, round_up
 GROUP_EXTENTS = 1024
 GROUP_BYTES = 64 * MiB
 MAX_LENGTH = (1 << 63) - MiB  # so that no offset in an output overflows either
+
+_ITSELF = Pieces(Ranges.single(0, (1 << 63) - 1), np.zeros(1, np.int64))
 
 
 class FileSource:
@@ -124,11 +128,17 @@ class FileSource:
 
     def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
         """Read extents and find their nonzero granules; errors as of `read_into`."""
-        known = self._prefix.find(extents, granule)
+        return self.read_pieces(_ITSELF, extents, granule, buffer)
+
+    def read_pieces(
+        self, pieces: Pieces, extents: Ranges, granule: int, buffer: memoryview
+    ) -> Found:
+        """Read extents of a disk that is in the file; errors as of `read_into`."""
+        known = self._prefix.find(pieces, extents, granule)
         if known is not None:
             return known
         try:
-            return native.read_runs(self._fd, self._length, extents, granule, buffer)
+            return native.read_runs(self._fd, self._length, pieces, extents, granule, buffer)
         except native.FileFailed as error:
             raise ReadFailed(self.name, error.offset, error.reason) from error
         except native.FileEnded as error:

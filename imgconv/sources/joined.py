@@ -6,10 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from imgconv.found import Found
 from imgconv.identity import Identity
 from imgconv.ranges import Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.located import ZEROS, Files, Located, located
+from imgconv.sources.scanning import read_and_scan, scanner
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +65,28 @@ class JoinedSource:
             else:
                 part.source.read_into(part.offset + at - start, piece)
             at, row = stop, row + 1
+
+    def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+        """Read extents and find their nonzero granules; errors as of `read_into`."""
+        owner = self._sole(extents, granule)
+        if owner is None:
+            return read_and_scan(self, extents, granule, buffer)
+        source, shift = owner
+        there = Ranges(extents.start - shift, extents.stop - shift)
+        found = scanner(source)(there, granule, buffer)
+        data = Ranges(found.data.start + shift, found.data.stop + shift)
+        return Found(data, found.where, found.buffer)
+
+    def _sole(self, extents: Ranges, granule: int) -> tuple[Source, int] | None:
+        """Return what all of the extents are in, and how far before the disk that begins;
+        None if there is no such thing, or granules differ there."""
+        if not len(extents):
+            return None
+        row = int(np.searchsorted(self._starts, extents.start[0], side="right")) - 1
+        part, shift = self._joined[row], int(self._starts[row]) - self._joined[row].offset
+        if part.source is None or shift % granule or extents.stop[-1] > self._starts[row + 1]:
+            return None
+        return part.source, shift
 
     def extents(self) -> Iterator[Ranges]:
         """Yield what holds data in the parts."""

@@ -6,12 +6,16 @@ from functools import partial
 
 import numpy as np
 
+from imgconv.found import Found
 from imgconv.identity import Identity
-from imgconv.ranges import Column, Ranges
-from imgconv.sources.base import Source
+from imgconv.ranges import Column, Pieces, Ranges, overlaps
+from imgconv.sources.base import MappableSource, Source
 from imgconv.sources.located import ABSENT, DATA, PACKED, ROWS, ZEROS, Files, Located
+from imgconv.sources.scanning import read_and_scan
+from imgconv.units import SECTOR
 
 GROUP = 4096  # ranges handed on at once
+MOST_HOLES = 1 << 20  # in an image's file that are worth knowing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +49,19 @@ def _after(ranges: Ranges, at: int, size: int) -> int:
     return int(ranges.stop[last]) if last < len(ranges) else size
 
 
+def _data_of(file: Source) -> Ranges:
+    """Return where a file holds data, behind very many pieces all of it."""
+    found, count = [], 0
+    for group in file.extents():
+        found.append(group)
+        count += len(group)
+        if count > MOST_HOLES:
+            at = int(group.stop[-1])
+            found.append(Ranges.single(at, file.size))
+            break
+    return Ranges.concat(found).merged()
+
+
 class MappedSource:
     """Reads by a mapping; owns the file it reads.
 
@@ -55,7 +72,8 @@ class MappedSource:
         self, file: Source, size: int, mapping: Mapping, warnings: tuple[str, ...] = ()
     ):
         self.file, self.size, self.warnings = file, size, warnings
-        self._guest, self._where = mapping.guest, mapping.where
+        self._pieces = Pieces(mapping.guest, mapping.where)
+        self._mappable = file if isinstance(file, MappableSource) else None
         self._zeros, self._full = mapping.zeros, mapping.full
 
     @property
@@ -76,16 +94,16 @@ class MappedSource:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer, where nothing is mapped with zeros; errors are the file's."""
         end = offset + len(buffer)
-        row = int(np.searchsorted(self._guest.stop, offset, side="right"))
+        row = int(np.searchsorted(self._pieces.guest.stop, offset, side="right"))
         at = offset
         while at < end:
-            start = int(self._guest.start[row]) if row < len(self._guest) else end
+            start = int(self._pieces.guest.start[row]) if row < len(self._pieces.guest) else end
             if start > at:
                 stop = min(start, end)
                 buffer[at - offset : stop - offset] = bytes(stop - at)
             else:
-                stop = min(int(self._guest.stop[row]), end)
-                where = int(self._where[row]) + at - start
+                stop = min(int(self._pieces.guest.stop[row]), end)
+                where = int(self._pieces.where[row]) + at - start
                 self._read_mapped(where, buffer[at - offset : stop - offset])
                 row += 1
             at = stop
@@ -94,16 +112,37 @@ class MappedSource:
         """Fill the buffer from where the mapping says that it is."""
         self.file.read_into(where, buffer)
 
+    def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+        """Read extents and find their nonzero granules; errors as of `read_into`."""
+        if self._mappable is None or not len(extents):
+            return read_and_scan(self, extents, granule, buffer)
+        pieces = self._pieces.window(int(extents.start[0]), int(extents.stop[-1]))
+        return self._mappable.read_pieces(pieces, extents, granule, buffer)
+
     def extents(self) -> Iterator[Ranges]:
-        """Yield what is mapped."""
-        yield from self._guest.groups(GROUP)
+        """Yield what is mapped, but for holes in the file."""
+        yield from self._held().groups(GROUP)
+
+    def _held(self) -> Ranges:
+        """Return what is mapped to data of the file: images may be sparse files."""
+        guest, where = self._pieces.guest, self._pieces.where
+        data = _data_of(self.file)
+        if len(data) == 1 and data.total >= self.file.size - SECTOR:
+            return guest
+        order = np.argsort(where)
+        there = Ranges(where[order], (where + guest.length)[order])
+        piece, _, shared = overlaps(there, data)
+        shift = (guest.start - where)[order[piece]]
+        held = Ranges(shared.start + shift, shared.stop + shift)
+        order = np.argsort(held.start)
+        return Ranges(held.start[order], held.stop[order]).merged()
 
     def located(self, files: Files) -> Iterator[Located]:
         """Yield what is mapped, what is packed, what is zeros, and what is left."""
         number, at = len(files), 0
         files.append(self.file.name)
         tables = [
-            Located.of(self._guest, DATA, self._where, number),
+            Located.of(self._pieces.guest, DATA, self._pieces.where, number),
             Located.of(self._packed_ranges(), PACKED),
             Located.of(self._zeros, ZEROS),
         ]

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from imgconv.found import Found
-from imgconv.ranges import Ranges, overlaps
+from imgconv.ranges import Pieces, Ranges, overlaps
 from imgconv.readahead import GRANULE, ReadAhead
 from imgconv.workers import Lock
 
@@ -15,21 +15,36 @@ class Prefix:
 
     def __init__(self, ahead: ReadAhead | None):
         self._ahead = ahead
-        self._reach = 0 if ahead is None else sys.maxsize  # known when the reading has ended
+        self._reach = sys.maxsize  # until the reading has ended
         self._found: Found | None = None
+        self._passed = ahead is None
         self._lock = Lock()
 
-    def find(self, extents: Ranges, granule: int) -> Found | None:
-        """Return what was found in extents, None when not all of them were read."""
-        if not len(extents) or int(extents.start[0]) >= self._reach:
-            self._found = None
+    def find(self, pieces: Pieces, extents: Ranges, granule: int) -> Found | None:
+        """Return what was found in extents of a disk of which pieces are in the file, None
+        when not all of them were read."""
+        if self._passed:
+            return None
+        piece, _, wanted = overlaps(pieces.guest, extents)
+        shift = (pieces.where - pieces.guest.start)[piece]
+        start, stop = wanted.start + shift, wanted.stop + shift
+        if not len(start):
+            return None
+        if int(start.min()) >= self._reach:
+            self._passed, self._found = True, None
             return None
         found = self._taken()
-        if found is None or granule != GRANULE or int(extents.stop[-1]) > self._reach:
+        ends = wanted.stop[wanted.stop < extents.stop[-1]]
+        whole = not any((edges % GRANULE).any() for edges in (start, wanted.start, ends))
+        if found is None or granule != GRANULE or not whole or int(stop.max()) > self._reach:
             return None
-        index, _, shared = overlaps(found.data, extents)
+        order = np.argsort(start)
+        index, row, shared = overlaps(found.data, Ranges(start[order], stop[order]))
         where = found.where[index] + shared.start - found.data.start[index]
-        return Found(shared, where, found.buffer)
+        back = shift[order][row]
+        order = np.argsort(shared.start - back)
+        data = Ranges((shared.start - back)[order], (shared.stop - back)[order])
+        return Found(data, where[order], found.buffer)
 
     def _taken(self) -> Found | None:
         """End the reading and take over what it found."""
@@ -44,4 +59,4 @@ class Prefix:
     def close(self) -> None:
         """End the reading; harmless when repeated."""
         self._taken()
-        self._found = None
+        self._passed, self._found = True, None

@@ -136,7 +136,7 @@ def _unpack(compression_type: int, cluster: int) -> Unpack:
     """Return what decodes a cluster, always whole, and gives as much of it as is wanted."""
     decode = inflate if compression_type == 0 else unzstd
 
-    def unpack(stream: memoryview, _: int, wanted: int) -> bytes:
+    def unpack(stream: memoryview, _: int, wanted: int) -> memoryview:
         return decode(stream, cluster)[:wanted]
 
     return unpack

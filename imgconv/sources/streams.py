@@ -16,10 +16,12 @@ from typing import Protocol
 
 import numpy as np
 
+from imgconv.found import Found
 from imgconv.native import is_zero
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import MappedSource, Mapping
+from imgconv.sources.scanning import read_and_scan
 from imgconv.units import SECTOR, KiB, MiB, round_up
 from imgconv.workers import Condition, Lock
 
@@ -249,6 +251,13 @@ class StreamedDisk(MappedSource):
 
     def _read_mapped(self, where: int, buffer: memoryview) -> None:
         self._stream.read_into(where, buffer)
+
+    def _held(self) -> Ranges:
+        return self._pieces.guest  # where in the content, not in the file
+
+    def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+        """Read extents and find their nonzero granules; errors as of `read_into`."""
+        return read_and_scan(self, extents, granule, buffer)
 
 
 def whole_disk(image: ImageFile, stream: Stream) -> StreamedDisk:

