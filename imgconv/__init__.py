@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
     from imgconv.exporting.verification import Verification, verify_export
+    from imgconv.fanout import Output, fan_out
     from imgconv.fleet.coordinate import Shares
     from imgconv.fleet.executors import LastingExecutor
     from imgconv.formats.base import Format
@@ -170,6 +171,7 @@ __all__ = [
     "OptionError",
     "Oss",
     "OutOfResources",
+    "Output",
     "OutputExists",
     "OutputRefused",
     "OutputTooLarge",
@@ -223,6 +225,7 @@ __all__ = [
     "export",
     "export_task",
     "export_tasks",
+    "fan_out",
     "info",
     "issue_ticket",
     "measure",
@@ -242,6 +245,7 @@ _HOMES = {
     "imgconv.digest": ("Checksum",),
     "imgconv.diskmap": ("DiskMap", "MapEntry"),
     "imgconv.distribution": ("distribute",),
+    "imgconv.fanout": ("Output", "fan_out"),
     "imgconv.fleet.coordinate": ("Shares",),
     "imgconv.fleet.executors": ("LastingExecutor",),
     "imgconv.comparison": ("Comparison",),
