@@ -1,6 +1,7 @@
 """Several outputs of one disk in one pass: the bytes of each alone, and all or none."""
 
 import errno
+import json
 import os
 import random
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import disks, engine
+from support.cli import assert_one_line_error
+from support.cli import imgconv as command
 from support.variants import EVERY
 
 import imgconv
@@ -299,3 +302,46 @@ def test_a_huge_unit_beside_a_small_one(tmp_path: Path) -> None:
     imgconv.convert(raw, tmp_path / "p.qcow2", options=small)
     assert (tmp_path / "o.qcow2").read_bytes() == (tmp_path / "p.qcow2").read_bytes()
     assert imgconv.compare(raw, tmp_path / "o.vhdx").identical
+
+
+def test_the_command(raw: Path, tmp_path: Path) -> None:
+    """Formats by the names of the outputs, or said before them."""
+    also = ["vhd,subformat=fixed:azure.img", f"qcow2,compress=small:file://{tmp_path}/up"]
+    words = [w for text in [*also, "./odd:name.vdi"] for w in ("--also", text)]
+    done = command("disk.raw", "o.vmdk", "-o", "adapter_type=ide", *words, cwd=tmp_path)
+    assert done.returncode == 0, done
+    assert [line.partition(", virtual")[0] for line in done.stdout.splitlines()] == [
+        "o.vmdk: vmdk",
+        "azure.img: vhd",
+        f"file://{tmp_path}/up: qcow2",
+        "./odd:name.vdi: vdi",
+    ]
+    for name, options in {
+        "o.vmdk": imgconv.Vmdk(adapter_type="ide"),
+        "azure.img": imgconv.Vhd(subformat="fixed"),
+        "up": imgconv.Qcow2(compress="small"),
+        "odd:name.vdi": imgconv.Vdi(),
+    }.items():
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        imgconv.convert(raw, tmp_path / "alone" / name, options=options)
+        assert (tmp_path / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    done = command("disk.raw", "o.vmdk", "--also", "raw:-", "--json", "-m", "3", cwd=tmp_path)
+    assert [report["format"] for report in json.loads(done.stderr)] == ["vmdk", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--also", "vhd:-"], "vhd in a stream takes two passes"),
+        (["--also", "o.qcow2"], "o.qcow2: is given twice"),
+        (["--also", "vhd,subformat=odd:o.vhd"], "subformat=odd"),
+        (["--also", "vhdd:o"], "vhdd:o: its name does not tell the format"),
+        (["--also", "o.vhd", "-n"], "-n is for one output"),
+        (["--also", "o.vhd", "--receipt", "r"], "--receipt is for one output"),
+        (["--also", "o.vhd", "--journal", "j", "--resume"], "--journal is for one output"),
+    ],
+)
+def test_commands_that_are_refused(raw: Path, words: list[str], told: str) -> None:
+    done = command("disk.raw", "o.qcow2", *words, cwd=raw.parent)
+    assert_one_line_error(done, told, status=2)
+    assert everything(raw.parent) == {"disk.raw"}
