@@ -92,7 +92,7 @@ def fan_out(
     file that replaced one, and for uploads that are to be resumed). Only a process that is
     killed in that moment leaves some of them.
 
-    Uploads share the memory and the rate that each would have alone.
+    Outputs share the memory, and uploads the rate, that one upload would have alone.
     """
     started = monotonic()
     workers, stop, joint = thread_count(threads), Stop(cancelled), Joint(progress)
@@ -223,23 +223,25 @@ def _publish(disk: Source, jobs: Sequence[_Job]) -> None:
 
 
 def _shared_out(outputs: Sequence[Output]) -> list[Output]:
-    """Return the outputs with uploads that together take what one would take alone."""
-    targets = [os.fsdecode(output.target) for output in outputs]
-    count = sum(scheme_of(target) is not None for target in targets)
+    """Return the outputs with uploads that need no more together than one alone does.
+
+    Memory is shared with all other outputs, which need some as well.
+    """
     if not outputs:
         raise UsageError("a fan-out needs an output")
-    if count < 2:
-        return list(outputs)
-    return [replace(output, upload=_share(output.upload, count)) for output in outputs]
+    uploads = sum(scheme_of(os.fsdecode(output.target)) is not None for output in outputs)
+    return [
+        replace(output, upload=_share(output.upload or UploadOptions(), len(outputs), uploads))
+        for output in outputs
+    ]
 
 
-def _share(upload: UploadOptions | None, count: int) -> UploadOptions:
-    upload = upload or UploadOptions()
+def _share(upload: UploadOptions, outputs: int, uploads: int) -> UploadOptions:
     rate = upload.rate_limit
     return replace(
         upload,
-        memory=max(upload.memory // count, _LEAST_MEMORY),
-        rate_limit=None if rate is None else max(rate // count, 1),
+        memory=max(upload.memory // outputs, _LEAST_MEMORY),
+        rate_limit=None if rate is None else max(rate // max(uploads, 1), 1),
     )
 
 
