@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         RoleNotSet,
     )
     from imgconv.exporting.plan import ExportSettings
-    from imgconv.exporting.request import ExportLimits, ExportRequest
+    from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest
     from imgconv.exporting.service import export, export_task, export_tasks
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
@@ -138,6 +138,7 @@ __all__ = [
     "DiskAmountOrSize",
     "DiskMap",
     "ExportError",
+    "ExportFormat",
     "ExportImageFailed",
     "ExportLimits",
     "ExportRequest",
@@ -309,6 +310,7 @@ _HOMES = {
     ),
     "imgconv.exporting.plan": ("ExportSettings",),
     "imgconv.exporting.request": (
+        "ExportFormat",
         "ExportLimits",
         "ExportRequest",
     ),

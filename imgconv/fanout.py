@@ -28,6 +28,7 @@ from imgconv.urls import scheme_of
 from imgconv.verification import Verification
 from imgconv.workers import Stop, thread_count
 
+STAYS = "was complete before that, and stays"
 _LEAST_MEMORY = 8 * MiB  # of an upload
 
 
@@ -183,7 +184,7 @@ class _Job:
         """Take back what was published, as another failed; return what could not be."""
         sink = self.lane.sink
         if self.keeps or not isinstance(sink, RetractableSink):
-            return f"{self.target}: was complete before that, and stays"
+            return f"{self.target}: {STAYS}"
         return sink.retract()
 
     def report(self, source_format: str, threads: int, seconds: float) -> Report:
