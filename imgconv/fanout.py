@@ -180,8 +180,8 @@ class _Job:
         if self.check is not None:
             self.check.check_object(self.lane.sink, self._output.store)
 
-    def retract(self) -> str | None:
-        """Take back what was published, as another failed; return what could not be."""
+    def retract(self) -> str:
+        """Take back what was published, as another failed; return what became of it."""
         sink = self.lane.sink
         if self.keeps or not isinstance(sink, RetractableSink):
             return f"{self.target}: {STAYS}"
@@ -218,8 +218,7 @@ def _publish(disk: Source, jobs: Sequence[_Job]) -> None:
                 job.verify_published()
     except BaseException as error:
         for job in published:
-            if left := job.retract():
-                error.add_note(left)
+            error.add_note(job.retract())
         raise
 
 

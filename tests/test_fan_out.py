@@ -170,7 +170,7 @@ def everything(folder: Path) -> set[str]:
 class TestAllOrNone:
     """Whatever fails, and when."""
 
-    def fails(self, raw: Path, tmp_path: Path, error: type[Exception], match: str) -> None:
+    def fails(self, raw: Path, tmp_path: Path, error: type[Exception], match: str) -> list[str]:
         """A fan-out into files and objects of which none may be there afterwards."""
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
@@ -180,9 +180,10 @@ class TestAllOrNone:
             imgconv.Output(f"file://{out}/object.qcow2"),
             imgconv.Output(out / "last.vhd", clobber=False),
         ]
-        with pytest.raises(error, match=match):
+        with pytest.raises(error, match=match) as caught:
             imgconv.fan_out(raw, outputs)
         assert everything(out) == before
+        return getattr(caught.value, "__notes__", [])
 
     def test_a_source_that_ends(self, raw: Path, tmp_path: Path) -> None:
         source = engine.FaultySource(raw.read_bytes(), "EIO", 8 * MiB)
@@ -211,7 +212,12 @@ class TestAllOrNone:
             publish(sink)
 
         monkeypatch.setattr(FileSink, "_publish", race)
-        self.fails(raw, tmp_path, imgconv.OutputExists, "last.vhd")
+        notes = self.fails(raw, tmp_path, imgconv.OutputExists, "last.vhd")
+        out = tmp_path / "out"
+        assert notes == [
+            f"file://{out}/object.qcow2: was removed again",
+            f"{out}/first.vdi: was removed again",
+        ]
         assert seen == [{"first.vdi", "object.qcow2"}]
 
     def test_a_full_disk(
@@ -250,6 +256,21 @@ class TestAllOrNone:
         assert caught.value.__notes__ == [f"{tmp_path}/o.vdi: was replaced before that"]
         assert imgconv.compare(raw, tmp_path / "o.vdi").identical
         assert not (tmp_path / "o.vhd").exists()
+
+    def test_with_resume_a_finished_object_stays_and_is_told(
+        self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(sink: FileSink) -> None:
+            raise OSError(errno.EIO, "fails")
+
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        monkeypatch.setattr(FileSink, "_publish", fail)
+        url, upload = f"file://{tmp_path}/o.vdi", imgconv.UploadOptions(resume=True)
+        outputs = [imgconv.Output(url, upload=upload), imgconv.Output(tmp_path / "o.vhd")]
+        with pytest.raises(imgconv.WriteFailed) as caught:
+            imgconv.fan_out(raw, outputs)
+        assert f"{url}: was complete before that, and stays" in caught.value.__notes__
+        assert imgconv.compare(raw, tmp_path / "o.vdi").identical
 
     @pytest.mark.parametrize("at", [0, 4 * MiB])
     def test_cancelled(self, raw: Path, tmp_path: Path, at: int) -> None:

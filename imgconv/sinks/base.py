@@ -68,8 +68,8 @@ class ReadableSink(Sink, Protocol):
 class RetractableSink(Sink, Protocol):
     """A sink that can take back what it has published."""
 
-    def retract(self) -> str | None:
-        """Remove what was published, if anything was; return what could not be undone.
+    def retract(self) -> str:
+        """Remove what was published, if it is still ours; return what became of it.
 
         It is taken back because another output failed, so that error is the one that counts:
         nothing is raised.

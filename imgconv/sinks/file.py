@@ -142,18 +142,17 @@ class FileSink:
             follow_symlinks=True,
         )
 
-    def retract(self) -> str | None:
-        """Remove the file if it is still ours; one that it replaced does not come back."""
+    def retract(self) -> str:
+        """Remove the file if it is still ours; one that it replaced would not come back."""
         try:
-            if self._published is None or not samestat(os.stat(self._path), self._published):
-                return None
             if self._replaced is not None:
                 return f"{self._path}: was replaced before that"
+            if self._published is None or not samestat(os.stat(self._path), self._published):
+                return f"{self._path}: is another one by now, and was left"
             os.unlink(self._path)
         except OSError as error:
-            gone = isinstance(error, FileNotFoundError)
-            return None if gone else f"{self._path}: is still there: {error.strerror}"
-        return None
+            return f"{self._path}: could not be removed again: {error.strerror}"
+        return f"{self._path}: was removed again"
 
     def abort(self) -> None:
         """Drop what has no final name yet."""

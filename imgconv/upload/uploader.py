@@ -183,20 +183,22 @@ class Uploader:
             warnings=warnings,
         )
 
-    def retract(self) -> str | None:
-        """Delete the object that was published, if it is still ours; return what failed."""
-        store, key, token = self._store, self._key, self._session.token
+    def retract(self) -> str:
+        """Delete the object that was published if it is still ours; say what became of it."""
+        name, token, ours = f"{self._store.name}/{self._key}", self._session.token, False
 
         def delete() -> None:
-            found = store.head(key)
+            nonlocal ours
+            found = self._store.head(self._key)
             if found is not None and (is_ours(found, token) or found.etag == self._etag):
-                store.delete(key)
+                ours = True
+                self._store.delete(self._key)
 
         try:
             self._client.clean_up(delete)
         except StoreError as error:
-            return f"{store.name}/{key}: is still there: {error}"
-        return None
+            return f"{name}: could not be removed again: {error}"
+        return f"{name}: was removed again" if ours else f"{name}: is ours no longer"
 
     def suspend(self) -> None:
         """Stop, and keep what was sent, so that another run can go on from there."""
