@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given, settings
@@ -114,8 +115,6 @@ def test_files_objects_a_pipe_and_their_reports(raw: Path, tmp_path: Path) -> No
     fifo = tmp_path / "fifo.raw"
     os.mkfifo(fifo)
     got: list[bytes] = []
-    from threading import Thread
-
     reader = Thread(target=lambda: got.append(fifo.read_bytes()))
     reader.start()
     names = ["o.qcow2", "small.qcow2", "o.vhd", "o.vmdk"]
