@@ -82,11 +82,12 @@ if TYPE_CHECKING:
         RoleNotSet,
     )
     from imgconv.exporting.plan import ExportSettings
-    from imgconv.exporting.request import ExportLimits, ExportRequest
+    from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest
     from imgconv.exporting.service import export, export_task, export_tasks
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
     from imgconv.exporting.verification import Verification, verify_export
+    from imgconv.fanout import Output, fan_out
     from imgconv.fleet.coordinate import Shares
     from imgconv.fleet.executors import LastingExecutor
     from imgconv.formats.base import Format
@@ -137,6 +138,7 @@ __all__ = [
     "DiskAmountOrSize",
     "DiskMap",
     "ExportError",
+    "ExportFormat",
     "ExportImageFailed",
     "ExportLimits",
     "ExportRequest",
@@ -170,6 +172,7 @@ __all__ = [
     "OptionError",
     "Oss",
     "OutOfResources",
+    "Output",
     "OutputExists",
     "OutputRefused",
     "OutputTooLarge",
@@ -223,6 +226,7 @@ __all__ = [
     "export",
     "export_task",
     "export_tasks",
+    "fan_out",
     "info",
     "issue_ticket",
     "measure",
@@ -242,6 +246,7 @@ _HOMES = {
     "imgconv.digest": ("Checksum",),
     "imgconv.diskmap": ("DiskMap", "MapEntry"),
     "imgconv.distribution": ("distribute",),
+    "imgconv.fanout": ("Output", "fan_out"),
     "imgconv.fleet.coordinate": ("Shares",),
     "imgconv.fleet.executors": ("LastingExecutor",),
     "imgconv.comparison": ("Comparison",),
@@ -305,6 +310,7 @@ _HOMES = {
     ),
     "imgconv.exporting.plan": ("ExportSettings",),
     "imgconv.exporting.request": (
+        "ExportFormat",
         "ExportLimits",
         "ExportRequest",
     ),
