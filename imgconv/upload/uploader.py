@@ -11,7 +11,7 @@ from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.client import Client
 from imgconv.upload.cuts import Cuts
 from imgconv.upload.finish import Finish, combined
-from imgconv.upload.handover import Handover, Place, Sent
+from imgconv.upload.handover import Handover, Place, Sent, places_of
 from imgconv.upload.journal import Job, Journal, default_path
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import Sender, wants_copies
@@ -85,11 +85,8 @@ class Uploader:
         self._sender.send(part)
 
     def places(self, size: int) -> Iterator[Place]:
-        """Yield the parts of an output of `size` bytes."""
-        number = 1
-        while (start := self._cuts.start(number)) < size:
-            yield Place(number, start, min(self._cuts.length(number), size - start))
-            number += 1
+        """Return the parts of an output of `size` bytes, in order."""
+        return places_of(self._cuts, size)
 
     @property
     def copies_zeros(self) -> bool:
