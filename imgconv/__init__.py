@@ -83,7 +83,12 @@ if TYPE_CHECKING:
     )
     from imgconv.exporting.plan import ExportSettings
     from imgconv.exporting.request import ExportLimits, ExportRequest
-    from imgconv.exporting.service import export, export_task, export_tasks
+    from imgconv.exporting.service import (
+        export,
+        export_task,
+        export_tasks,
+        forget_export_tasks,
+    )
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
     from imgconv.exporting.verification import Verification, verify_export
@@ -223,6 +228,7 @@ __all__ = [
     "export",
     "export_task",
     "export_tasks",
+    "forget_export_tasks",
     "info",
     "issue_ticket",
     "measure",
@@ -312,6 +318,7 @@ _HOMES = {
         "export",
         "export_task",
         "export_tasks",
+        "forget_export_tasks",
     ),
     "imgconv.exporting.state": ("TaskState",),
     "imgconv.exporting.task": ("ExportTask",),

@@ -1,7 +1,7 @@
 """All that a task is: made once, when a request is accepted, and remembered as JSON."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from imgconv.errors import ImgconvError, UsageError
@@ -19,7 +19,7 @@ from imgconv.upload.options import UploadOptions
 from imgconv.upload.retry import Backoff
 from imgconv.urls import scheme_of
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,18 +66,24 @@ class DiskPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """An accepted request."""
+    """An accepted request; `exports` is how many tasks might run at once then."""
 
     request: ExportRequest
     destination: Destination
     settings: ExportSettings
     disks: tuple[DiskPlan, ...]
     manifest: str
+    exports: int | None
+
+    @property
+    def target(self) -> str:
+        """The URL of the manifest, the last object to appear."""
+        return self.destination.url(self.manifest)
 
     @property
     def lock(self) -> str:
         """What no two tasks may have in common: where the objects go."""
-        return self.destination.url(self.manifest)
+        return self.destination.lock(self.manifest)
 
     @property
     def total(self) -> int:
@@ -102,6 +108,7 @@ class Plan:
             "settings": asdict(self.settings),
             "disks": [asdict(disk) for disk in self.disks],
             "manifest": self.manifest,
+            "exports": self.exports,
         }
         return json.dumps(record)
 
@@ -117,6 +124,7 @@ class Plan:
             settings=_settings(record["settings"]),
             disks=tuple(DiskPlan(**disk) for disk in record["disks"]),
             manifest=record["manifest"],
+            exports=record["exports"],
         )
 
 
@@ -152,15 +160,10 @@ def make_plan(
         settings=settings,
         disks=(),
         manifest=names[MANIFEST],
+        exports=limits.exports,
     )
     found = tuple(_looked_at(plan, disk, names[disk.name], limits) for disk in disks)
-    return Plan(
-        request=request,
-        destination=destination,
-        settings=settings,
-        disks=found,
-        manifest=names[MANIFEST],
-    )
+    return replace(plan, disks=found)
 
 
 def _looked_at(plan: Plan, disk: ExportDisk, key: str, limits: ExportLimits) -> DiskPlan:

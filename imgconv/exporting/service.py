@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
+from time import time
 
 from imgconv.errors import ImgconvError
 from imgconv.exporting.codes import raise_in_service_terms
@@ -152,3 +153,12 @@ def export_task(task_id: str, *, state: str | PathLike[str] | None = None) -> Ex
 def export_tasks(*, state: str | PathLike[str] | None = None) -> list[TaskState]:
     """Return all tasks that are remembered, the oldest first."""
     return Ledger(os.fspath(state) if state else default_state()).all()
+
+
+def forget_export_tasks(*, older_than: float, state: str | PathLike[str] | None = None) -> int:
+    """Forget tasks that have been Finished or Cancelled for so many seconds; return how many.
+
+    Their objects stay. Those that failed are remembered until they are cancelled.
+    """
+    ledger = Ledger(os.fspath(state) if state else default_state())
+    return ledger.forget_before(time() - older_than)

@@ -52,7 +52,7 @@ class ExportTask:
     @property
     def manifest(self) -> str:
         """The URL of the manifest."""
-        return self._plan.lock
+        return self._plan.target
 
     def state(self) -> TaskState:
         """Return how the task stands at this moment."""
@@ -79,11 +79,12 @@ class ExportTask:
     ) -> None:
         """Carry the task out, here and now, from where it stands.
 
-        Raises ExportErrors, and Cancelled. What is over cannot be run, unless it failed.
+        `limits` are those of its request unless given. Raises ExportErrors, and Cancelled. What
+        is over cannot be run, unless it failed.
         """
         self._running = True
         try:
-            state = self._claimed((limits or ExportLimits()).exports)
+            state = self._claimed(limits.exports if limits else self._plan.exports)
             if state.status in (Status.FINISHED, Status.CANCELLED):
                 self._ledger.set_status(self.task_id, self._owned(), state.status)
                 raise UsageError(f"{self.task_id}: is {state.status}, and cannot go on")
@@ -176,6 +177,13 @@ class ExportTask:
         if wait and not state.status.over:  # its worker died of something else meanwhile
             return self._cancel_here()
         return self.state()
+
+    def forget(self) -> None:
+        """Remove the task from the file that remembers it; its objects stay.
+
+        Raises UsageError unless it is Finished or Cancelled: of others something may be left.
+        """
+        self._ledger.forget(self.task_id)
 
     def supersede(self, by: str) -> None:
         """Remove what the task's worker, which is gone, has left: task `by` has its names.
