@@ -1,8 +1,8 @@
 """Carrying a task out: every disk into its object, then the manifest; or nothing of it."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from imgconv.errors import Cancelled, ImgconvError, OutputExists
 from imgconv.exporting.cleanup import TASK, abort_uploads, clean_up, is_ours, journal_path
 from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
 from imgconv.exporting.destination import client_of
+from imgconv.exporting.elsewhere import can_be_shared, convert_elsewhere
 from imgconv.exporting.errors import ExportError, ExportImageFailed, IncorrectImageStatus
 from imgconv.exporting.events import Event, Listener, now
 from imgconv.exporting.ledger import Ledger
@@ -20,10 +21,12 @@ from imgconv.exporting.monitor import Monitor
 from imgconv.exporting.plan import DiskPlan, Plan
 from imgconv.exporting.results import found_again, result_of
 from imgconv.exporting.state import Status, TaskState
+from imgconv.fleet.executors import Submits
 from imgconv.objects import KEPT
 from imgconv.objectstore import ObjectInfo
 from imgconv.opening import opened
 from imgconv.progress import Watcher
+from imgconv.sources.base import Source
 from imgconv.workers import Stop, Turn, run
 
 
@@ -41,10 +44,12 @@ class Work:
         progress: Watcher | None,
         listener: Listener,
         on_beat: Callable[[TaskState], object],
+        executor: Submits | None,
     ):
         self._ledger, self._plan, self._mark = ledger, plan, mark
         self._id, self._task = task.task_id, task
         self._listener, self._on_beat = listener, on_beat
+        self._executor = executor
         self._told = 0
         self._monitor = Monitor(
             ledger,
@@ -120,13 +125,14 @@ class Work:
         journal = journal_path(self._ledger.path, self._id, disk.name)
         metadata = {**settings.upload.metadata, TASK: self._id}
         upload = replace(settings.upload, resume=True, journal=journal, metadata=metadata)
-        store = plan.source_store(disk.source)
-        how = disk.source, disk.source_format, settings.read, store
-        with opened(*how, stop.is_set) as (source, _):
-            if source.identity.text != disk.identity:
-                raise IncorrectImageStatus(
-                    f"{disk.source}: was changed since its export was asked for"
+        watch = self._monitor.watch(number)
+        with self._opened(disk, stop) as source:
+            if self._executor is not None and can_be_shared(plan, disk, source):
+                report = convert_elsewhere(
+                    plan, disk, upload, self._executor, progress=watch, stop=stop
                 )
+                with self._opened(disk, stop):  # for it was opened there anew
+                    return result_of(report)
             report = api.convert(
                 source,
                 plan.destination.url(disk.key),
@@ -136,10 +142,22 @@ class Work:
                 clobber=settings.overwrite,
                 store=plan.destination.store,
                 upload=upload,
-                progress=self._monitor.watch(number),
+                progress=watch,
                 cancelled=stop.is_set,
             )
         return result_of(report)
+
+    @contextmanager
+    def _opened(self, disk: DiskPlan, stop: Stop) -> Iterator[Source]:
+        """Open a disk, which has to be the one that it was."""
+        store = self._plan.source_store(disk.source)
+        how = disk.source, disk.source_format, self._plan.settings.read, store
+        with opened(*how, stop.is_set) as (source, _):
+            if source.identity.text != disk.identity:
+                raise IncorrectImageStatus(
+                    f"{disk.source}: was changed since its export was asked for"
+                )
+            yield source
 
     def _made_before(self, number: int, disk: DiskPlan) -> dict[str, Any] | None:
         """Return what is known of a disk's object when an earlier worker has made it.
