@@ -153,7 +153,10 @@ class Uploader:
         not the MD5 theirs is another.
         """
         upload = self._session.upload
-        listed = self._client.request(lambda: list(self._store.list_parts(upload)))
+        try:
+            listed = self._client.request(lambda: list(self._store.list_parts(upload)))
+        except StoreError:  # then it was something else that the store refused
+            return False
         late = late_parts(self._parts(), listed)
         for number, part in late.items():
             if part is None:
