@@ -91,10 +91,15 @@ def show_upload(raw: Path) -> None:
 
 
 def show_export(raw: Path) -> None:
-    """A whole image into a bucket, here a folder; all disks of it, or none."""
+    """A whole image into a bucket, here a folder, each disk in two formats from one read."""
     (FOLDER / "bucket").mkdir(exist_ok=True)
     task = imgconv.export(
-        imgconv.ExportRequest(image_id="m-demo", bucket="bucket", image_format="qcow2"),
+        imgconv.ExportRequest(
+            image_id="m-demo",
+            bucket="bucket",
+            image_format="qcow2",
+            also=(imgconv.ExportFormat("vhd"),),
+        ),
         {"system": raw, "data:xvdb": FOLDER / "sample.vdi"},
         store=f"file://{FOLDER.absolute()}",
         settings=imgconv.ExportSettings(overwrite=True),

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         RoleNotSet,
     )
     from imgconv.exporting.plan import ExportSettings
-    from imgconv.exporting.request import ExportLimits, ExportRequest
+    from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest
     from imgconv.exporting.service import (
         export,
         export_task,
@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
     from imgconv.exporting.verification import Verification, verify_export
+    from imgconv.fanout import Output, fan_out
     from imgconv.fleet.coordinate import Shares
     from imgconv.fleet.executors import LastingExecutor
     from imgconv.formats.base import Format
@@ -142,6 +143,7 @@ __all__ = [
     "DiskAmountOrSize",
     "DiskMap",
     "ExportError",
+    "ExportFormat",
     "ExportImageFailed",
     "ExportLimits",
     "ExportRequest",
@@ -175,6 +177,7 @@ __all__ = [
     "OptionError",
     "Oss",
     "OutOfResources",
+    "Output",
     "OutputExists",
     "OutputRefused",
     "OutputTooLarge",
@@ -228,6 +231,7 @@ __all__ = [
     "export",
     "export_task",
     "export_tasks",
+    "fan_out",
     "forget_export_tasks",
     "info",
     "issue_ticket",
@@ -248,6 +252,7 @@ _HOMES = {
     "imgconv.digest": ("Checksum",),
     "imgconv.diskmap": ("DiskMap", "MapEntry"),
     "imgconv.distribution": ("distribute",),
+    "imgconv.fanout": ("Output", "fan_out"),
     "imgconv.fleet.coordinate": ("Shares",),
     "imgconv.fleet.executors": ("LastingExecutor",),
     "imgconv.comparison": ("Comparison",),
@@ -311,6 +316,7 @@ _HOMES = {
     ),
     "imgconv.exporting.plan": ("ExportSettings",),
     "imgconv.exporting.request": (
+        "ExportFormat",
         "ExportLimits",
         "ExportRequest",
     ),

@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from imgconv.conversion import Conversion, format_of
-from imgconv.errors import UsageError
 from imgconv.formats.base import EncodingWriter, Format, PlannedWriter
 from imgconv.guest import GuestDisk
-from imgconv.opening import Location, files_of, opened
-from imgconv.outputs import STDOUT, is_stdout, open_sink
+from imgconv.opening import Location, opened
+from imgconv.outputs import STDOUT
 from imgconv.pipeline import emit, plan, rehearse, stream
 from imgconv.progress import Watcher
 from imgconv.report import Measurement, Report
@@ -19,13 +17,12 @@ from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
 from imgconv.sources.options import ReadOptions
 from imgconv.tally import Tally
-from imgconv.urls import scheme_of
+from imgconv.targets import completed, open_target, refuse_same_file, verification_of
 from imgconv.workers import Stop, thread_count
 
 if TYPE_CHECKING:  # what only some calls need is loaded there
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
-    from imgconv.verification import Verification
 
 
 def convert(
@@ -92,11 +89,11 @@ def convert(
     path = os.fsdecode(target)
     workers = thread_count(threads)
     with opened(source, source_format, read, store, cancelled) as (disk, format_name):
-        _refuse_same_file(disk, path)
+        refuse_same_file(disk, path)
         conversion = Conversion.of(disk, options, identity, path)
         stop, tally = Stop(cancelled), Tally(progress)
-        check = _verification(conversion, workers, stop, tally) if verify else None
-        with _open_target(conversion, clobber, store, upload, stop, tally) as sink:
+        check = verification_of(conversion, workers, stop, tally) if verify else None
+        with open_target(conversion, clobber, store, upload, stop, tally) as sink:
             size, passes = _drive(conversion, sink, workers, stop, tally)
             if check is not None:
                 check.check_sink(sink, size)
@@ -113,11 +110,7 @@ def convert(
             seconds=monotonic() - started,
             verified=verify,
         )
-    if scheme_of(path) is None:
-        return report
-    from imgconv.objects import with_upload
-
-    return with_upload(report, sink, store, upload)
+    return completed(report, sink, store, upload)
 
 
 def measure(
@@ -165,45 +158,6 @@ def measure(
         )
 
 
-def _open_target(
-    conversion: Conversion,
-    clobber: bool | None,
-    store: "Store | None",
-    upload: "UploadOptions | None",
-    stop: Stop,
-    tally: Tally,
-) -> AbstractContextManager[Sink]:
-    """Open the sink for a path or a URL; what exists is replaced if that is a file."""
-    if scheme_of(conversion.target) is None:
-        return open_sink(
-            conversion.target,
-            conversion.output.name,
-            conversion.writer().size,
-            clobber=clobber is not False,
-            cancelled=stop.is_set,
-        )
-    from imgconv.objects import open_object_sink
-
-    return open_object_sink(
-        conversion,
-        store=store,
-        options=upload,
-        exclusive=not clobber,
-        cancelled=stop.is_set,
-        tally=tally,
-    )
-
-
-def _verification(
-    conversion: Conversion, threads: int, stop: Stop, tally: Tally
-) -> "Verification":
-    """Refuse what could not be verified before it is written."""
-    from imgconv.verification import Verification, refuse_unverifiable
-
-    refuse_unverifiable(conversion.target, conversion.output.name)
-    return Verification(conversion, threads=threads, stop=stop, tally=tally)
-
-
 def _drive(
     conversion: Conversion, sink: Sink, threads: int, stop: Stop, tally: Tally
 ) -> tuple[int, int]:
@@ -217,12 +171,3 @@ def _drive(
     head = rehearse(disk, writer, threads=threads, stop=stop, tally=tally)
     writer = conversion.writer()
     return stream(disk, writer, sink, threads=threads, stop=stop, tally=tally, head=head), 2
-
-
-def _refuse_same_file(disk: Source, path: str) -> None:
-    try:
-        status = os.fstat(1) if is_stdout(path) else os.stat(path)
-    except (OSError, ValueError):
-        return
-    if any(file.same_file(status) for file in files_of(disk)):
-        raise UsageError(f"{path}: is the input itself")

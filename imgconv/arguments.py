@@ -229,6 +229,22 @@ def format_of(arguments: argparse.Namespace) -> "Format":
     return format_from_text(name, ",".join(texts))
 
 
+def output_of(text: str) -> "tuple[str, Format]":
+    """Take [FORMAT[,KEY=VALUE,...]:]OUT to pieces: OUT, and the options object.
+
+    Without a FORMAT that imgconv knows, all of it is OUT, whose name tells the format.
+    """
+    from imgconv.conversion import format_for
+    from imgconv.formats import format_from_text, format_names
+    from imgconv.names import canonical
+
+    described, colon, target = text.partition(":")
+    name, _, options = described.partition(",")
+    if not colon or canonical(name) not in format_names() or target.startswith("//"):
+        return text, format_for(text)
+    return target, format_from_text(name, options)
+
+
 def store_of(arguments: argparse.Namespace, *locations: str) -> "Store | None":
     """Make the store options for the one URL among the locations; None without a URL."""
     texts = list(arguments.store_options)

@@ -1,6 +1,7 @@
 """The engine: read, scan, encode, place, deliver, with ordered placement.
 
-Two drivers share it. `stream` delivers while it reads: one pass. `plan` runs the same
+Two drivers share it. `stream` delivers while it reads: one pass, and `fan_out` does so for
+several outputs, of which each is a `Lane`. `plan` runs the same
 writer over the runs alone and returns the whole layout, which `emit` then sends, head
 first, to a sink that cannot go back. Both give the same bytes. A layout that depends on how
 well the content compresses has no plan: `rehearse` finds out the head, and `stream` follows.
@@ -10,24 +11,24 @@ threads times a batch, whatever the size of the disk.
 """
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import lcm
 
 import numpy as np
 
 from imgconv.batches import CAPACITY, Batch, Pace, batches
-from imgconv.deliver import deliver
-from imgconv.encode import encode
-from imgconv.errors import OutOfResources, SourceChanged
+from imgconv.errors import OutOfResources
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
 from imgconv.found import Found
+from imgconv.lanes import Lane, rendered
 from imgconv.layout import Layout, LayoutBuilder
 from imgconv.ranges import Ranges
 from imgconv.render import render
-from imgconv.scan import scanner
-from imgconv.segments import ZEROS, Data, Meta, Segments
+from imgconv.scan import refined, scanner
+from imgconv.segments import ZEROS, Segments
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
 from imgconv.stretch import Stretch
@@ -44,10 +45,6 @@ def granule_of(writer: Writer) -> int:
     return writer.unit if isinstance(writer, EncodingWriter) else min(writer.unit, GRANULE)
 
 
-def _batches(source: Source, writer: Writer, pace: Pace) -> Iterator[Batch]:
-    return batches(source.extents(), source.size, writer.unit, granule_of(writer), pace)
-
-
 def page_buffer(size: int) -> memoryview:
     """Memory for a worker: whole pages, to which the kernel copies up to twice as fast."""
     try:
@@ -59,14 +56,22 @@ def page_buffer(size: int) -> memoryview:
     return memoryview(pages)
 
 
-class _Stream:
-    """The state of a one-pass conversion: how far the output has been placed."""
+class _Pass:
+    """One pass over a disk, of which every lane is given what was found."""
 
-    def __init__(self, source: Source, writer: Writer, sink: Sink, tally: Tally, pace: Pace):
-        self._source, self._writer = source, writer
-        self._sink, self._tally = sink, tally
-        self._scan, self._granule, self._pace = scanner(source), granule_of(writer), pace
-        self.at = writer.head_size
+    def __init__(self, source: Source, lanes: Sequence[Lane], threads: int):
+        self._source, self._lanes = source, lanes
+        self._granules = [granule_of(lane.writer) for lane in lanes]
+        self._granule, self._unit = (
+            lcm(*self._granules),
+            lcm(*(lane.writer.unit for lane in lanes)),
+        )
+        self._scan, self._pace = scanner(source), Pace(self._unit, threads)
+
+    def batches(self) -> Iterator[Batch]:
+        """Cut the disk where no lane's unit is cut in two."""
+        extents, size = self._source.extents(), self._source.size
+        return batches(extents, size, self._unit, self._granule, self._pace)
 
     def make_worker(self) -> Callable[[Batch, Turn], None]:
         return partial(self._convert, page_buffer(self._pace.most))
@@ -74,45 +79,41 @@ class _Stream:
     def _convert(self, buffer: memoryview, batch: Batch, turn: Turn) -> None:
         found = self._scan(batch.extents, self._granule, buffer)
         self._pace.note(found.data)
-        written = self._place(found, turn) if len(found.data) else 0
-        self._tally.advance(batch.stop - batch.start, data=found.data.total, written=written)
+        if len(found.data):
+            self._place(found, turn)
+        for lane in self._lanes:
+            lane.tally.advance(batch.stop - batch.start)
 
-    def _place(self, found: Found, turn: Turn) -> int:
-        place, payload = self._prepare(found)
+    def _place(self, found: Found, turn: Turn) -> None:
+        """Put what was found into every lane, as finely as each looks at it."""
+        views = {self._granule: found}
+        for granule in self._granules:
+            if granule not in views:
+                views[granule] = refined(found, granule)
+        ready = [
+            lane.prepare(views[granule], self._source.size)
+            for lane, granule in zip(self._lanes, self._granules, strict=True)
+        ]
         with turn:
-            segments, offset = self._reserve(place())
-            if not self._sink.parallel:
-                return deliver(self._sink, offset, segments, payload)
-        return deliver(self._sink, offset, segments, payload)
+            for batch in ready:
+                batch.place()
+        for batch in ready:
+            batch.deliver()
 
-    def _prepare(self, found: Found) -> tuple[Callable[[], Segments], Found]:
-        """Do what needs no turn; return what does, and the bytes it will place."""
-        writer = self._writer
-        if isinstance(writer, EncodingWriter):
-            encoded = encode(writer, found)
-            columns = encoded.units, encoded.lengths, encoded.checks
-            return partial(writer.place, *columns), encoded.payload
-        runs = found.data.aligned(writer.unit, self._source.size)
-        return partial(writer.place, runs), found
 
-    def _reserve(self, segments: Segments) -> tuple[Segments, int]:
-        offset = self.at
-        self.at += segments.size
-        return segments, offset
+def fan_out(source: Source, lanes: Sequence[Lane], *, threads: int, stop: Stop) -> None:
+    """Convert into several outputs in one pass: the disk is read and scanned once.
 
-    def append(self, parts: Iterator[Segments]) -> None:
-        """Deliver metadata at the end of what has been placed."""
-        for part in parts:
-            segments, offset = self._reserve(part)
-            self._tally.advance(0, written=deliver(self._sink, offset, segments, None))
-
-    def patch_head(self) -> None:
-        """Deliver the head, which was left out, to the front."""
-        at = 0
-        for part in self._writer.head():
-            self._tally.advance(0, written=deliver(self._sink, at, part, None))
-            at += part.size
-        assert at == self._writer.head_size
+    Every output gets the bytes it would get alone. SourceChanged when the head of a lane
+    turns out to be another than it was said to be.
+    """
+    for lane in lanes:
+        lane.tally.begin("convert", source.size)
+        lane.begin()
+    whole = _Pass(source, lanes, threads)
+    run(whole.batches(), whole.make_worker, threads=threads, stop=stop)
+    for lane in lanes:
+        lane.finish(source.name)
 
 
 def stream(
@@ -130,20 +131,9 @@ def stream(
     The sink must take a late head unless the writer has none or `head` says what it will
     be. SourceChanged when it turns out to be another.
     """
-    tally.begin("convert", source.size)
-    pace = Pace(writer.unit, threads)
-    state = _Stream(source, writer, sink, tally, pace)
-    if head is not None:
-        state.at = 0
-        state.append(iter([Segments.of([Meta.of(head)])]))
-    state.append(writer.begin())
-    run(_batches(source, writer, pace), state.make_worker, threads=threads, stop=stop)
-    state.append(writer.finish())
-    if head is None:
-        state.patch_head()
-    elif head != _rendered(writer.head()):
-        raise SourceChanged(f"{source.name}: changed while it was read")
-    return state.at
+    lane = Lane(writer, sink, tally, head)
+    fan_out(source, [lane], threads=threads, stop=stop)
+    return lane.at
 
 
 def rehearse(
@@ -158,20 +148,7 @@ def rehearse(
     tally.begin("scan", source.size)
     silent = Tally(lambda now: tally.proceed(now.done))
     stream(source, writer, NullSink(), threads=threads, stop=stop, tally=silent)
-    return _rendered(writer.head())
-
-
-def _rendered(parts: Iterator[Segments]) -> bytes:
-    """The bytes of a few segments of metadata."""
-    pieces = []
-    for segments in parts:
-        for segment in segments:
-            assert not isinstance(segment, Data)
-            if isinstance(segment, Meta):
-                pieces.append(segment.render())
-            else:
-                pieces.append(bytes(segment.length))
-    return b"".join(pieces)
+    return rendered(writer.head())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,7 +231,8 @@ def plan(
     def make_worker() -> Callable[[Batch, Turn], None]:
         return partial(place, page_buffer(pace.most))
 
-    run(_batches(source, writer, pace), make_worker, threads=threads, stop=stop)
+    tasks = batches(source.extents(), source.size, writer.unit, granule, pace)
+    run(tasks, make_worker, threads=threads, stop=stop)
     return planning.finish()
 
 

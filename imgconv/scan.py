@@ -45,3 +45,16 @@ def _pieces(extents: Ranges, step: int) -> Iterator[tuple[int, int]]:
     for start, stop in extents:
         for at in range(start, stop, step):
             yield at, min(at + step, stop)
+
+
+def refined(found: Found, granule: int) -> Found:
+    """Look again, by finer granules, at what was found by coarser ones; reads nothing.
+
+    Runs begin at multiples of the coarser granule, of which `granule` is a divisor.
+    """
+    data, where = [Ranges.of([])], [np.empty(0, dtype=np.int64)]
+    for (start, stop), low in zip(found.data, found.where.tolist(), strict=True):
+        runs = data_runs(found.buffer[low : low + stop - start], granule)
+        data.append(Ranges(runs.start + start, runs.stop + start))
+        where.append(runs.start + low)
+    return Found(Ranges.concat(data), np.concatenate(where), found.buffer)

@@ -62,3 +62,42 @@ class Tally:
                 upload.retries,
             )
         )
+
+
+class Joint:
+    """Watches several outputs that are made in one pass, and tells of all of them together.
+
+    `done` is what is done for every one of them, `written` and what concerns uploads are
+    sums.
+    """
+
+    def __init__(self, watcher: Watcher | None):
+        self._watcher = watcher
+        self._lock = Lock()
+        self._latest: dict[int, Progress] = {}
+
+    def of(self, number: int, own: Watcher | None) -> Watcher:
+        """Return what is told of one output; `own` is told too, of that one alone."""
+
+        def watch(now: Progress) -> None:
+            if own is not None:
+                own(now)
+            if self._watcher is not None:
+                with self._lock:
+                    self._latest[number] = now
+                    self._watcher(self._sum(now.phase, now.total))
+
+        return watch
+
+    def _sum(self, phase: Phase, total: int) -> Progress:
+        every = self._latest.values()
+        return Progress(
+            phase,
+            min(now.done for now in every if now.phase == phase),
+            total,
+            max(now.data for now in every),
+            sum(now.written for now in every),
+            sum(now.wire for now in every),
+            sum(now.parts for now in every),
+            sum(now.retries for now in every),
+        )

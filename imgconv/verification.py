@@ -62,7 +62,7 @@ class Verification:
             return
         file = FileSource(sink.readable(size))
         file.name = self._conversion.target
-        with_room = file.size > size  # a device may be larger
+        with_room = file.length > size  # a device may be larger
         self._check(_front(file, self._conversion.disk.size) if with_room else file)
 
     def check_object(self, sink: Sink, store: "Store | None") -> None:

@@ -233,7 +233,18 @@ class Fickle:
         """Nothing to close."""
 
 
-@pytest.mark.parametrize("name", ["out.raw", "out.qcow2", "out.vhd", "out.vmdk", "out.vdi"])
+VERIFIED = [
+    "out.raw",
+    "out.qcow2",
+    "out.vhd",
+    "out.vmdk",
+    "out.vdi",
+    "out.raw.zst",
+    "out.raw.gz",
+]
+
+
+@pytest.mark.parametrize("name", VERIFIED)
 def test_verified_files(tmp_path: Path, name: str) -> None:
     raw = made(tmp_path, "raw", "")
     report = imgconv.convert(raw, tmp_path / name, verify=True)

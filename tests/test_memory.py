@@ -92,6 +92,17 @@ def test_a_terabyte_to_a_store(raw: Path, tmp_path: Path, name: str) -> None:
     assert peak < 256 * MiB
 
 
+def test_a_terabyte_into_several_at_once(tmp_path: Path) -> None:
+    """Two uploads, a file, and one that compresses, in one pass."""
+    raw = disks.islands(tmp_path / "disk.raw", TiB, 1500, 64 * KiB)
+    also = [w for name in ("b.vdi", "c.vhd") for w in ("--also", f"file://{tmp_path}/{name}")]
+    also += ["--also", f"qcow2,compress=fast:{tmp_path}/d.qcow2"]
+    _, peak = run(raw, tmp_path / "a.vmdk", *also, "-q")
+    assert peak < 256 * MiB
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
 def test_a_terabyte_to_a_pipe(raw: Path) -> None:
     """The plan driver."""
     printed, peak = run(raw, "-", "-O", "qcow2", "-q")

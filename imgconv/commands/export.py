@@ -20,7 +20,7 @@ from imgconv.errors import UsageError
 
 if TYPE_CHECKING:
     from imgconv.exporting.plan import ExportSettings
-    from imgconv.exporting.request import ExportLimits, ExportRequest
+    from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest
     from imgconv.exporting.task import ExportTask
 
 
@@ -52,6 +52,13 @@ def _add_request(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--prefix", metavar="TEXT", help="begins all names: digits and letters")
     group.add_argument(
         "--format", metavar="FORMAT", default="raw", help="raw (default), vhd, qcow2, vmdk, vdi"
+    )
+    group.add_argument(
+        "--also",
+        action="append",
+        metavar="FORMAT[,KEY=VALUE...][:BUCKET]",
+        default=[],
+        help="another format, made in the same pass over each disk; may be given again",
     )
     group.add_argument(
         "--raw-container", metavar="KIND", help="tar.gz: deliver raw as .raw.tar.gz"
@@ -149,8 +156,17 @@ def _request(arguments: argparse.Namespace) -> "ExportRequest":
         region=arguments.region,
         raw_container=arguments.raw_container,
         format_options=",".join(arguments.options),
+        also=tuple(_also(text) for text in arguments.also),
         request_id=arguments.request_id,
     )
+
+
+def _also(text: str) -> "ExportFormat":
+    from imgconv.exporting.request import ExportFormat
+
+    described, colon, bucket = text.partition(":")
+    name, _, options = described.partition(",")
+    return ExportFormat(name, options, bucket if colon else None)
 
 
 def _disks(texts: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from imgconv.errors import StoreError, UploadGone
 from imgconv.exporting.destination import client_of
-from imgconv.exporting.plan import Plan
+from imgconv.exporting.plan import DiskPlan, Plan
 from imgconv.objectstore import ObjectInfo, PartStore
 from imgconv.upload.client import Client
 from imgconv.upload.zeros import helper_key
@@ -14,9 +14,9 @@ from imgconv.upload.zeros import helper_key
 TASK = "imgconv-task"  # in an object's metadata: the task that made it
 
 
-def journal_path(state: str, task: str, disk: str) -> str:
+def journal_path(state: str, task: str, disk: DiskPlan) -> str:
     """Return where the upload of a disk is remembered, beside the tasks."""
-    return f"{state}-{task}-{disk}.journal"
+    return f"{state}-{task}-{disk.name}.{disk.format}.journal"
 
 
 def is_ours(found: ObjectInfo, task: str, etag: str | None) -> bool:
@@ -27,20 +27,22 @@ def is_ours(found: ObjectInfo, task: str, etag: str | None) -> bool:
 def clean_up(plan: Plan, task: str, state: str, etags: Mapping[str, str]) -> list[str]:
     """Remove all objects, unfinished uploads and journals of a task; return what is left.
 
-    `etags` are those of objects known to be the task's, by key. Whoever calls this holds
+    `etags` are those of objects known to be the task's, by URL. Whoever calls this holds
     the lock on the names, so that no unfinished upload to them is anybody else's.
     """
     left: list[str] = []
-    try:
-        with plan.destination.opened() as store:
-            client = client_of(store, plan.settings.upload.backoff)
-            for key in (*(disk.key for disk in plan.disks), plan.manifest):
-                left += _cleaned(client, store, key, task, etags.get(key))
-    except StoreError as error:
-        left.append(f"{plan.destination.url('')}: {error}")
+    for bucket, keys in plan.keys_by_bucket().items():
+        place = plan.destination.bucket_called(bucket)
+        try:
+            with place.opened() as store:
+                client = client_of(store, plan.settings.upload.backoff)
+                for key in keys:
+                    left += _cleaned(client, store, key, task, etags.get(place.url(key)))
+        except StoreError as error:
+            left.append(f"{place.url('')}: {error}")
     for disk in plan.disks:
         with suppress(FileNotFoundError):
-            os.unlink(journal_path(state, task, disk.name))
+            os.unlink(journal_path(state, task, disk))
     return left
 
 

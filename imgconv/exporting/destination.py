@@ -48,6 +48,10 @@ class Destination:
         """Return the URL of an object, or, with "", the beginning of them all."""
         return f"{self.store.scheme}://{self.folder}{self.bucket}/{key}"
 
+    def bucket_called(self, name: str) -> "Destination":
+        """Return another bucket of the same store."""
+        return replace(self, bucket=name)
+
     def lock(self, key: str) -> str:
         """Return what says where an object is, however its store was spelt.
 
@@ -112,9 +116,15 @@ def destination_of(
     elif store.scheme == "file":
         raise UsageError("a store of folders is given as text: file:///folder")
     store = _completed(store, request)
-    if _BUCKET.fullmatch(request.bucket) is None:
-        raise BucketNotFound(f"{request.bucket!r}: no bucket has such a name")
+    for bucket in map(request.bucket_of, request.formats):
+        if not is_bucket_name(bucket):
+            raise BucketNotFound(f"{bucket!r}: no bucket has such a name")
     return Destination(store, request.bucket, folder)
+
+
+def is_bucket_name(text: str) -> bool:
+    """Say whether a bucket may be called so; no name leads out of a store of folders."""
+    return _BUCKET.fullmatch(text) is not None
 
 
 def _parsed(text: str, options: str) -> tuple[Store, str]:

@@ -1,52 +1,66 @@
 """Having a disk converted by many workers, where that is possible."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from imgconv.conversion import Conversion
 from imgconv.distribution import distribute
 from imgconv.exporting.plan import DiskPlan, Plan
+from imgconv.fanout import Output
 from imgconv.fleet.executors import Submits
-from imgconv.formats.base import PlannedWriter
+from imgconv.formats.base import PlannedWriter, Writer
 from imgconv.progress import Progress, Watcher
 from imgconv.report import Report
 from imgconv.sources.base import Source
-from imgconv.upload.options import UploadOptions
 from imgconv.workers import Stop
 
 _PACKED = ("raw.gz", "raw.tar.gz", "raw.zst")  # which every errand would decode anew
 
 
-def can_be_shared(plan: Plan, disk: DiskPlan, source: Source) -> bool:
+def can_be_shared(
+    plan: Plan, disk: DiskPlan, source: Source, outputs: Sequence[Output]
+) -> bool:
     """Say whether many workers can convert a disk: it is read, and written, at any offset."""
-    url, output = plan.destination.url(disk.key), plan.request.output(disk.name)
-    writer = Conversion.of(source, output, plan.identity(disk), url).writer()
-    return isinstance(writer, PlannedWriter) and disk.source_format not in _PACKED
+    return disk.source_format not in _PACKED and all(
+        isinstance(_writer(plan, disk, source, output), PlannedWriter) for output in outputs
+    )
+
+
+def _writer(plan: Plan, disk: DiskPlan, source: Source, output: Output) -> Writer:
+    target = os.fsdecode(output.target)
+    return Conversion.of(source, output.options, plan.identity(disk), target).writer()
 
 
 def convert_elsewhere(
     plan: Plan,
     disk: DiskPlan,
-    upload: UploadOptions,
+    outputs: Sequence[Output],
     executor: Submits,
-    *,
-    progress: Watcher,
     stop: Stop,
-) -> Report:
-    """Have it done by the workers of an executor; raises what `imgconv.distribute` does."""
-    return distribute(
-        disk.source,
-        plan.destination.url(disk.key),
-        executor,
-        options=plan.request.output(disk.name),
-        source_format=disk.source_format,
-        read=plan.settings.read,
-        identity=plan.identity(disk),
-        clobber=plan.settings.overwrite,
-        store=plan.destination.store,
-        upload=upload,
-        progress=_as_one_pass(progress, disk.size),
-        cancelled=stop.is_set,
-    )
+) -> tuple[Report, ...]:
+    """Have it done by the workers of an executor, one output after the other.
+
+    Raises what `imgconv.distribute` does.
+    """
+
+    def convert(output: Output) -> Report:
+        return distribute(
+            disk.source,
+            os.fsdecode(output.target),
+            executor,
+            options=output.options,
+            source_format=disk.source_format,
+            read=plan.settings.read,
+            identity=plan.identity(disk),
+            clobber=bool(output.clobber),
+            store=output.store,
+            upload=output.upload,
+            progress=output.progress and _as_one_pass(output.progress, disk.size),
+            cancelled=stop.is_set,
+        )
+
+    return tuple(map(convert, outputs))
 
 
 def _as_one_pass(watch: Watcher, size: int) -> Watcher:

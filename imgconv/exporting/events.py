@@ -16,8 +16,8 @@ class Event:
     """Something that happened; `time` is in seconds since 1970, counts are in bytes.
 
     `event` is one of "waiting", "processing", "disk-processing", "disk-finished",
-    "progress", "finished", "failed", "cancelled". `disk` and `key` are there for what
-    concerns one disk, `code` and `message` for what failed.
+    "progress", "finished", "failed", "cancelled". `disk`, `format` and `key` are there for
+    what concerns one object of one disk, `code` and `message` for what failed.
     """
 
     time: float
@@ -26,6 +26,7 @@ class Event:
     request: str
     image: str
     disk: str | None = None
+    format: str | None = None
     key: str | None = None
     done: int | None = None
     total: int | None = None

@@ -1,20 +1,19 @@
 """What is remembered of tasks: one SQLite file that any number of workers share.
 
-A row of `task` says who works on it until when, so that it is the lock on its names as well:
-there is no second place that could disagree. Rows that are decided upon and then changed
-are so in one immediate transaction.
+A row of `task` says who works on it until when, so that it is the lock on its names as well
+(rows of `lock` say which those are): there is no second place that could disagree. Rows that
+are decided upon and then changed are so in one immediate transaction.
 """
 
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from time import time
 from typing import Any
 
 from imgconv.errors import UsageError, WriteFailed
-from imgconv.exporting.destination import Destination
 from imgconv.exporting.errors import (
     ConcurrentQuotaExceeded,
     ExportImageFailed,
@@ -24,12 +23,12 @@ from imgconv.exporting.owner import LEASE_SECONDS, is_alive
 from imgconv.exporting.plan import Plan
 from imgconv.exporting.state import DiskState, Status, TaskState
 
-_VERSION = 1
+_VERSION = 2
 _APPLICATION = 0x696D6763  # "imgc"
 _PATIENCE = 30.0  # seconds, until somebody else's change must be over
 _SCHEMA = """
 CREATE TABLE task (
-    id TEXT PRIMARY KEY, request TEXT NOT NULL, lock TEXT NOT NULL, plan TEXT NOT NULL,
+    id TEXT PRIMARY KEY, request TEXT NOT NULL, target TEXT NOT NULL, plan TEXT NOT NULL,
     status TEXT NOT NULL, code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
     owner TEXT NOT NULL DEFAULT '', lease REAL NOT NULL DEFAULT 0,
     cancel INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, changed REAL NOT NULL
@@ -40,6 +39,9 @@ CREATE TABLE disk (
     parts INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     rate REAL NOT NULL DEFAULT 0, result TEXT,
     PRIMARY KEY (task, number)
+) STRICT;
+CREATE TABLE lock (
+    name TEXT NOT NULL, task TEXT NOT NULL REFERENCES task, PRIMARY KEY (name, task)
 ) STRICT;
 """
 
@@ -109,35 +111,37 @@ class Ledger:
         """
         now = time()
         with self._change() as db:
-            self._refuse(db, plan.lock, most, now)
-            earlier = db.execute(
-                "SELECT id FROM task WHERE lock = ? AND status IN ('Waiting', 'Processing')",
-                (plan.lock,),
-            ).fetchall()
+            others = _others(db, task, plan.locks)
+            self._refuse(db, others, most, now)
             self._insert(db, task, plan, mark, now)
-        return tuple(row["id"] for row in earlier)
+        return tuple(row["id"] for row in others if not Status(row["status"]).over)
 
-    def _refuse(self, db: sqlite3.Connection, lock: str, most: int | None, now: float) -> None:
-        """Raise unless another task may begin, for the names that `lock` stands for."""
-        rows = db.execute("SELECT * FROM task WHERE owner <> ''").fetchall()
-        active = [row for row in rows if _is_active(row, now)]
-        for row in active:
-            if row["lock"] == lock:
-                raise ImageIsExporting(f"{lock}: {row['id']} is at it")
-        if most is not None and len(active) >= most:
-            raise ConcurrentQuotaExceeded(f"{len(active)} exports are running, and {most} may")
+    def _refuse(
+        self, db: sqlite3.Connection, others: list[sqlite3.Row], most: int | None, now: float
+    ) -> None:
+        """Raise unless another task may begin; `others` have names in common with it."""
+        for row in others:
+            if _is_active(row, now):
+                raise ImageIsExporting(f"{row['name']}: {row['id']} is at it")
+        rows = db.execute("SELECT owner, lease FROM task WHERE owner <> ''").fetchall()
+        active = sum(_is_active(row, now) for row in rows)
+        if most is not None and active >= most:
+            raise ConcurrentQuotaExceeded(f"{active} exports are running, and {most} may")
 
     def _insert(
         self, db: sqlite3.Connection, task: str, plan: Plan, mark: str, now: float
     ) -> None:
         db.execute(
-            "INSERT INTO task (id, request, lock, plan, status, owner, lease, created, changed)"
+            "INSERT INTO task"
+            " (id, request, target, plan, status, owner, lease, created, changed)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(task, plan.request.request_id, plan.lock, plan.text(), Status.WAITING),
+                *(task, plan.request.request_id, plan.target, plan.text(), Status.WAITING),
                 *(mark, now + LEASE_SECONDS, now, now),
             ),
         )
+        for name in plan.locks:
+            db.execute("INSERT INTO lock (name, task) VALUES (?, ?)", (name, task))
         for number in range(len(plan.disks)):
             row = (task, number, Status.WAITING)
             db.execute("INSERT INTO disk (task, number, status) VALUES (?, ?, ?)", row)
@@ -149,7 +153,9 @@ class Ledger:
         """
         now = time()
         with self._change() as db:
-            self._refuse(db, self._row(db, task)["lock"], most, now)
+            self._row(db, task)
+            names = db.execute("SELECT name FROM lock WHERE task = ?", (task,)).fetchall()
+            self._refuse(db, _others(db, "", [row["name"] for row in names]), most, now)
             db.execute(
                 "UPDATE task SET owner = ?, lease = ?, cancel = 0, changed = ? WHERE id = ?",
                 (mark, now + LEASE_SECONDS, now, task),
@@ -237,6 +243,7 @@ class Ledger:
         return len(settled)
 
     def _delete(self, db: sqlite3.Connection, task: str) -> None:
+        db.execute("DELETE FROM lock WHERE task = ?", (task,))
         db.execute("DELETE FROM disk WHERE task = ?", (task,))
         db.execute("DELETE FROM task WHERE id = ?", (task,))
 
@@ -288,7 +295,7 @@ class Ledger:
             task_id=row["id"],
             request_id=row["request"],
             image_id=plan["request"]["image_id"],
-            target=Destination.from_record(plan["destination"]).url(plan["manifest"]),
+            target=row["target"],
             status=Status(row["status"]),
             active=_is_active(row, time()),
             cancelling=bool(row["cancel"]),
@@ -311,6 +318,16 @@ def _changing(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("COMMIT")
 
 
+def _others(db: sqlite3.Connection, task: str, names: Sequence[str]) -> list[sqlite3.Row]:
+    """Return the tasks, but for one, that have some of the names; each with one of these."""
+    return db.execute(
+        "SELECT task.*, min(lock.name) AS name FROM lock JOIN task ON task.id = lock.task"
+        f" WHERE lock.name IN ({', '.join('?' * len(names))}) AND task.id <> ?"
+        " GROUP BY task.id ORDER BY created, id",
+        (*names, task),
+    ).fetchall()
+
+
 def _is_active(row: sqlite3.Row, now: float) -> bool:
     return bool(row["owner"]) and is_alive(row["owner"], row["lease"], now)
 
@@ -323,6 +340,8 @@ def _is_settled(row: sqlite3.Row, now: float) -> bool:
 def _disk_state(plan: dict[str, Any], row: sqlite3.Row) -> DiskState:
     return DiskState(
         name=plan["name"],
+        format=plan["format"],
+        bucket=plan["bucket"],
         key=plan["key"],
         total=plan["size"],
         status=Status(row["status"]),

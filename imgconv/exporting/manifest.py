@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from imgconv.errors import ContentDamaged
+from imgconv.exporting.destination import is_bucket_name
 from imgconv.exporting.plan import Plan
 from imgconv.units import MiB
 from imgconv.version import __version__
@@ -26,6 +27,8 @@ class ManifestEntry:
     """An object as the manifest tells of it: size in bytes, CRC in hexadecimal."""
 
     disk: str
+    format: str
+    bucket: str
     key: str
     size: int
     etag: str
@@ -39,6 +42,7 @@ class Manifest:
 
     image_id: str
     task_id: str
+    bucket: str
     format: str
     entries: tuple[ManifestEntry, ...]
 
@@ -57,7 +61,14 @@ def manifest_content(plan: Plan, task: str, results: Sequence[dict[str, Any]]) -
         "format": request.image_format,
         "raw_container": request.raw_container,
         "disks": [
-            {"disk": disk.name, "key": disk.key, "identity": plan.identity(disk), **result}
+            {
+                "disk": disk.name,
+                "format": disk.format,
+                "bucket": disk.bucket,
+                "key": disk.key,
+                "identity": plan.identity(disk),
+                **result,
+            }
             for disk, result in disks
         ],
     }
@@ -80,7 +91,11 @@ def read_manifest(name: str, content: bytes) -> Manifest:
             raise ContentDamaged(f"{name}: was written by another version of imgconv")
         entries = tuple(_entry(disk) for disk in record["disks"])
         return Manifest(
-            str(record["image_id"]), str(record["task_id"]), str(record["format"]), entries
+            image_id=str(record["image_id"]),
+            task_id=str(record["task_id"]),
+            bucket=str(record["bucket"]),
+            format=str(record["format"]),
+            entries=entries,
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ContentDamaged(f"{name}: is no manifest of imgconv") from error
@@ -90,11 +105,13 @@ def _entry(record: dict[str, Any]) -> ManifestEntry:
     match record:
         case {
             "disk": str(disk),
+            "format": str(name),
+            "bucket": str(bucket),
             "key": str(key),
             "size": int(size),
             "etag": str(etag),
             "checksum": str(checksum),
             "crc": str(crc),
-        } if size >= 0 and _CRC.fullmatch(crc):
-            return ManifestEntry(disk, key, size, etag, checksum, crc)
+        } if size >= 0 and _CRC.fullmatch(crc) and is_bucket_name(bucket):
+            return ManifestEntry(disk, name, bucket, key, size, etag, checksum, crc)
     raise ValueError("not an entry")

@@ -34,7 +34,12 @@ def _lines(tasks: list[TaskState]) -> Iterator[str]:
         yield from _head(name, kind, about)
         for task in tasks:
             for disk in task.disks:
-                of = _labels(task=task.task_id, image=task.image_id, disk=disk.name)
+                of = _labels(
+                    task=task.task_id,
+                    image=task.image_id,
+                    disk=disk.name,
+                    format=disk.format,
+                )
                 yield f"imgconv_export_{name}{of} {value(disk):.10g}"
 
 
@@ -49,8 +54,9 @@ def _labels(
     task: str | None = None,
     image: str | None = None,
     disk: str | None = None,
+    format: str | None = None,
 ) -> str:
-    given = {"status": status, "task": task, "image": image, "disk": disk}
+    given = {"status": status, "task": task, "image": image, "disk": disk, "format": format}
     shown = [f'{n}="{v.translate(_ESCAPES)}"' for n, v in given.items() if v is not None]
     return "{" + ",".join(shown) + "}"
 

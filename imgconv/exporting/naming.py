@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from imgconv.errors import OptionError
-from imgconv.exporting.request import ExportRequest
+from imgconv.exporting.request import ExportFormat, ExportRequest
 
 TEMPLATE = "{prefix_}{image_id}_{disk}{extension}"
 MANIFEST = "manifest"
@@ -13,17 +13,17 @@ _LONGEST = 1023  # bytes in a name, of the stores the shortest limit
 
 
 def object_names(
-    request: ExportRequest, disks: Iterable[str], template: str = TEMPLATE
+    request: ExportRequest, kind: ExportFormat, disks: Iterable[str], template: str = TEMPLATE
 ) -> dict[str, str]:
-    """Return the names of the objects, by disk, and that of the manifest.
+    """Return the names of a format's objects, by disk, and that of its manifest.
 
     `{prefix_}` is the prefix and an underscore, or nothing; `{disk}` is "system",
-    "data_xvdb" or "manifest", whose extension is ".vhd.json" and the like, as each format
-    has its own. OptionError for a template that names an unknown field or
+    "data_xvdb" or "manifest", whose extension is ".vhd.json" and the like, as each export
+    is called after its format. OptionError for a template that names an unknown field or
     gives two objects one name.
     """
-    extensions = dict.fromkeys(disks, request.extension)
-    extensions[MANIFEST] = f"{request.extension}.json"
+    extension = request.extension(kind)
+    extensions = dict.fromkeys(disks, extension) | {MANIFEST: f"{extension}.json"}
     names = {disk: _filled(template, request, disk, end) for disk, end in extensions.items()}
     if len(set(names.values())) < len(names):
         raise OptionError(f"{template}: gives two objects one name; use {{disk}}")

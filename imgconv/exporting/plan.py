@@ -1,16 +1,25 @@
 """All that a task is: made once, when a request is accepted, and remembered as JSON."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from imgconv.errors import ImgconvError, UsageError
+from imgconv.errors import ImgconvError, OptionError, UsageError
 from imgconv.exporting.codes import raise_in_service_terms
 from imgconv.exporting.destination import Destination
 from imgconv.exporting.errors import DiskAmountOrSize
 from imgconv.exporting.naming import MANIFEST, TEMPLATE, object_names
-from imgconv.exporting.request import SYSTEM, ExportDisk, ExportLimits, ExportRequest
+from imgconv.exporting.request import (
+    SYSTEM,
+    ExportDisk,
+    ExportFormat,
+    ExportLimits,
+    ExportRequest,
+)
+from imgconv.exporting.state import DiskState
 from imgconv.formats import check_size
+from imgconv.formats.base import Format
 from imgconv.opening import opened
 from imgconv.sources.options import ReadOptions
 from imgconv.stores import Store
@@ -53,12 +62,15 @@ class ExportSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskPlan:
-    """A disk and its object; `size` is virtual, in bytes, `identity` says which disk it was
-    when the request was accepted."""
+    """A disk and an object of it; `size` is virtual, in bytes, `identity` says which disk it
+    was when the request was accepted. Of a disk that is exported in several formats there
+    are as many, one after the other."""
 
     name: str
     source: str
     source_format: str
+    format: str
+    bucket: str
     key: str
     size: int
     identity: str
@@ -66,13 +78,18 @@ class DiskPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """An accepted request; `exports` is how many tasks might run at once then."""
+    """An accepted request; the manifest goes into the bucket of `destination`.
+
+    `locks` are what no two tasks may have in common: for each format, where the manifest of
+    an export in that format alone would be. `exports` is how many tasks might run at once.
+    """
 
     request: ExportRequest
     destination: Destination
     settings: ExportSettings
     disks: tuple[DiskPlan, ...]
     manifest: str
+    locks: tuple[str, ...]
     exports: int | None
 
     @property
@@ -81,14 +98,35 @@ class Plan:
         return self.destination.url(self.manifest)
 
     @property
-    def lock(self) -> str:
-        """What no two tasks may have in common: where the objects go."""
-        return self.destination.lock(self.manifest)
-
-    @property
     def total(self) -> int:
-        """Bytes of all disks."""
+        """Bytes of all disks, of each once for every format."""
         return sum(disk.size for disk in self.disks)
+
+    def place(self, disk: DiskPlan) -> Destination:
+        """Return the bucket that a disk's object goes into."""
+        return self.destination.bucket_called(disk.bucket)
+
+    def url(self, disk: DiskPlan) -> str:
+        """Return the URL of a disk's object."""
+        return self.place(disk).url(disk.key)
+
+    def keys_by_bucket(self) -> dict[str, list[str]]:
+        """Return the keys of all objects by bucket; that of the manifest is the last of its."""
+        found: dict[str, list[str]] = {}
+        for disk in self.disks:
+            found.setdefault(disk.bucket, []).append(disk.key)
+        found[self.destination.bucket].append(self.manifest)
+        return found
+
+    def etags(self, disks: Sequence[DiskState]) -> dict[str, str]:
+        """Return the ETags of the objects that are known to be the task's, by URL."""
+        pairs = zip(self.disks, disks, strict=True)
+        return {self.url(disk): found.result["etag"] for disk, found in pairs if found.result}
+
+    def output(self, disk: DiskPlan) -> Format:
+        """Return the format of a disk's object, with its options."""
+        kind = next(kind for kind in self.request.formats if kind.name == disk.format)
+        return self.request.output(disk.name, kind)
 
     def identity(self, disk: DiskPlan) -> str:
         """Return the name that all ids in a disk's object derive from."""
@@ -108,6 +146,7 @@ class Plan:
             "settings": asdict(self.settings),
             "disks": [asdict(disk) for disk in self.disks],
             "manifest": self.manifest,
+            "locks": self.locks,
             "exports": self.exports,
         }
         return json.dumps(record)
@@ -119,11 +158,12 @@ class Plan:
         if record["version"] != VERSION:
             raise UsageError("this task was begun by another version of imgconv")
         return cls(
-            request=ExportRequest(**record["request"]),
+            request=ExportRequest.from_record(record["request"]),
             destination=Destination.from_record(record["destination"]),
             settings=_settings(record["settings"]),
             disks=tuple(DiskPlan(**disk) for disk in record["disks"]),
             manifest=record["manifest"],
+            locks=tuple(record["locks"]),
             exports=record["exports"],
         )
 
@@ -153,20 +193,52 @@ def make_plan(
     data = len(disks) - 1
     if limits.data_disks is not None and data > limits.data_disks:
         raise DiskAmountOrSize(f"{data} data disks, and {limits.data_disks} may be exported")
-    names = object_names(request, (disk.name for disk in disks), settings.template)
+    series = [
+        _Series(kind, request.bucket_of(kind), _names(request, kind, disks, settings))
+        for kind in request.formats
+    ]
+    _refuse_shared_names(series, settings.template)
+    locks = [destination.bucket_called(one.bucket).lock(one.names[MANIFEST]) for one in series]
     plan = Plan(
         request=request,
         destination=destination,
         settings=settings,
         disks=(),
-        manifest=names[MANIFEST],
+        manifest=series[0].names[MANIFEST],
+        locks=tuple(locks),
         exports=limits.exports,
     )
-    found = tuple(_looked_at(plan, disk, names[disk.name], limits) for disk in disks)
-    return replace(plan, disks=found)
+    found = [row for disk in disks for row in _looked_at(plan, disk, series, limits)]
+    return replace(plan, disks=tuple(found))
 
 
-def _looked_at(plan: Plan, disk: ExportDisk, key: str, limits: ExportLimits) -> DiskPlan:
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The objects of all disks in one format."""
+
+    kind: ExportFormat
+    bucket: str
+    names: dict[str, str]
+
+
+def _names(
+    request: ExportRequest,
+    kind: ExportFormat,
+    disks: tuple[ExportDisk, ...],
+    settings: ExportSettings,
+) -> dict[str, str]:
+    return object_names(request, kind, (disk.name for disk in disks), settings.template)
+
+
+def _refuse_shared_names(series: list[_Series], template: str) -> None:
+    places = [(one.bucket, key) for one in series for key in one.names.values()]
+    if len(set(places)) < len(places):
+        raise OptionError(f"{template}: gives two objects one name; use {{extension}}")
+
+
+def _looked_at(
+    plan: Plan, disk: ExportDisk, series: list[_Series], limits: ExportLimits
+) -> list[DiskPlan]:
     settings, most = plan.settings, limits.data_disk_size
     store = plan.source_store(disk.source)
     try:
@@ -179,14 +251,20 @@ def _looked_at(plan: Plan, disk: ExportDisk, key: str, limits: ExportLimits) -> 
                     f"{disk.source}: {disk.name} has {format_size(source.size)}, "
                     f"and a data disk may have {format_size(most)}"
                 )
-            check_size(plan.request.output(disk.name), source.size)
-            return DiskPlan(
-                name=disk.name,
-                source=disk.source,
-                source_format=source_format,
-                key=key,
-                size=source.size,
-                identity=source.identity.text,
-            )
+            for one in series:
+                check_size(plan.request.output(disk.name, one.kind), source.size)
+            return [
+                DiskPlan(
+                    name=disk.name,
+                    source=disk.source,
+                    source_format=source_format,
+                    format=one.kind.name,
+                    bucket=one.bucket,
+                    key=one.names[disk.name],
+                    size=source.size,
+                    identity=source.identity.text,
+                )
+                for one in series
+            ]
     except ImgconvError as error:
         raise_in_service_terms(error)

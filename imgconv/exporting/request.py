@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 from imgconv.errors import OptionError, UsageError
 from imgconv.exporting.errors import (
@@ -27,6 +28,24 @@ _DEVICE = re.compile("[0-9a-z]{1,32}")
 _CONTAINERS = {None: ".raw", "tar.gz": ".raw.tar.gz"}
 
 
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """A format that disks are exported in: raw, vhd, qcow2, vmdk or vdi.
+
+    `options` are more of the format, "key=value,..."; `bucket` takes the objects, None that
+    of the request. Raises InvalidImageFormat.
+    """
+
+    name: str
+    options: str = ""
+    bucket: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in IMAGE_FORMATS:
+            choice = ", ".join(IMAGE_FORMATS)
+            raise InvalidImageFormat(f"{self.name!r}: must be one of {choice}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
     """A request to export an image, with the parameters of the service's ExportImage.
@@ -40,9 +59,10 @@ class ExportRequest:
         region: RegionId, where the image is and the bucket has to be.
         raw_container: "tar.gz" delivers raw as the service does, None as it is.
         format_options: more options of the format, "key=value,...".
+        also: more formats, each another one, made in the same pass over each disk.
         request_id: RequestId, by which the caller knows the request.
 
-    Raises InvalidImageName, InvalidPrefix, InvalidImageFormat and OptionError.
+    Raises InvalidImageName, InvalidPrefix, InvalidImageFormat, UsageError and OptionError.
     """
 
     image_id: str
@@ -53,40 +73,57 @@ class ExportRequest:
     region: str | None = None
     raw_container: str | None = None
     format_options: str = ""
+    also: tuple[ExportFormat, ...] = ()
     request_id: str | None = None
 
     def __post_init__(self) -> None:
         _check_image(self.image_id)
         if self.prefix is not None and not _PREFIX.fullmatch(self.prefix):
             raise InvalidPrefix(f"{self.prefix!r}: must be 1 to 30 digits and letters")
-        if self.image_format not in IMAGE_FORMATS:
-            choice = ", ".join(IMAGE_FORMATS)
-            raise InvalidImageFormat(f"{self.image_format!r}: must be one of {choice}")
+        formats = self.formats
         if self.raw_container not in _CONTAINERS:
             raise OptionError(f"raw_container={self.raw_container}: must be tar.gz, or none")
-        if self.raw_container is not None and self.image_format != "raw":
+        names = [kind.name for kind in formats]
+        if self.raw_container is not None and "raw" not in names:
             raise OptionError(f"raw_container={self.raw_container}: is for raw only")
-        self.output("")
+        if len(set(names)) < len(names):
+            raise UsageError(f"a format is given twice: {', '.join(names)}")
+        for kind in formats:
+            self.output("", kind)
 
     @property
-    def extension(self) -> str:
-        """The end of the objects' names."""
-        if self.image_format == "raw":
-            return _CONTAINERS[self.raw_container]
-        return NAMES[self.image_format].extensions[0]
+    def formats(self) -> tuple[ExportFormat, ...]:
+        """All formats, that of the service's parameter first."""
+        return ExportFormat(self.image_format, self.format_options), *self.also
 
-    def output(self, disk: str) -> Format:
+    def bucket_of(self, kind: ExportFormat) -> str:
+        """Return the bucket that takes the objects of a format."""
+        return self.bucket if kind.bucket is None else kind.bucket
+
+    def extension(self, kind: ExportFormat) -> str:
+        """Return the end of the names of a format's objects."""
+        if kind.name == "raw":
+            return _CONTAINERS[self.raw_container]
+        return NAMES[kind.name].extensions[0]
+
+    def output(self, disk: str, kind: ExportFormat) -> Format:
         """Return the format of a disk's object; OptionError for a bad option.
 
         In an archive the disk is named after the image, where tar has room for the name.
         """
-        if self.raw_container is None:
-            return format_from_text(self.image_format, self.format_options)
+        if kind.name != "raw" or self.raw_container is None:
+            return format_from_text(kind.name, kind.options)
         member = f"{self.image_id}_{disk}.raw"
-        options = [self.format_options] if self.format_options else []
-        if disk and "member=" not in self.format_options and len(member) <= MAX_NAME:
+        options = [kind.options] if kind.options else []
+        if disk and "member=" not in kind.options and len(member) <= MAX_NAME:
             options.append(f"member={member}")
         return format_from_text("raw.tar.gz", ",".join(options))
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "ExportRequest":
+        """Return the request that `dataclasses.asdict` made a record of."""
+        also = tuple(ExportFormat(**kind) for kind in record["also"])
+        return cls(**{**record, "also": also})
 
 
 def _check_image(name: str) -> None:

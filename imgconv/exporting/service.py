@@ -111,7 +111,9 @@ def _accepted(
     try:
         destination = destination_of(request, store, store_options)
         plan = make_plan(request, disks_of(disks), destination, limits, settings)
-        check_bucket(destination, request.region, settings.upload.backoff)
+        for bucket in plan.keys_by_bucket():
+            place = destination.bucket_called(bucket)
+            check_bucket(place, request.region, settings.upload.backoff)
         return plan
     except ImgconvError as error:
         raise_in_service_terms(error)

@@ -22,7 +22,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskState:
-    """A sub-task: one disk, one object.
+    """A sub-task: one disk, one object. A disk in several formats is as many of them, which
+    go on together.
 
     `done` of `total` bytes of the disk are converted, `wire` were handed to the network,
     repeated ones included; `parts` are held by the store, `retries` are requests that were
@@ -31,6 +32,8 @@ class DiskState:
     """
 
     name: str
+    format: str
+    bucket: str
     key: str
     total: int
     status: Status

@@ -45,10 +45,17 @@ class ExportTask:
 
     @property
     def objects(self) -> dict[str, str]:
-        """The URLs of the objects by disk, and that of the manifest, known from the start."""
+        """The URLs of the objects by disk, and that of the manifest, known from the start.
+
+        Those in further formats are called "system:vhd", "data_xvdb:raw", ...
+        """
         plan = self._plan
-        names = {disk.name: disk.key for disk in plan.disks} | {"manifest": plan.manifest}
-        return {name: plan.destination.url(key) for name, key in names.items()}
+        first = plan.request.image_format
+        urls = {
+            disk.name if disk.format == first else f"{disk.name}:{disk.format}": plan.url(disk)
+            for disk in plan.disks
+        }
+        return urls | {"manifest": plan.target}
 
     @property
     def manifest(self) -> str:
@@ -198,7 +205,9 @@ class ExportTask:
 
         Raises ImgconvErrors, StoreUnavailable when something cannot be removed.
         """
-        left = clean_up(self._plan, self.task_id, self._ledger.path, _made(self.state()))
+        left = clean_up(
+            self._plan, self.task_id, self._ledger.path, self._plan.etags(self.state().disks)
+        )
         if left:
             raise StoreUnavailable(f"what {self.task_id} has left cannot be removed: {left[0]}")
         self._ledger.supersede(self.task_id, by)
@@ -216,15 +225,12 @@ class ExportTask:
 
     def _cancel_here(self) -> TaskState:
         state = self._claimed()
-        left = clean_up(self._plan, self.task_id, self._ledger.path, _made(state))
+        left = clean_up(
+            self._plan, self.task_id, self._ledger.path, self._plan.etags(state.disks)
+        )
         status = Status.FAILED if left else Status.CANCELLED
         message = "; ".join(left)
         code = ExportImageFailed.code if left else ""
         self._ledger.set_status(self.task_id, self._owned(), status, code=code, message=message)
         self._mark = None
         return self.state()
-
-
-def _made(state: TaskState) -> dict[str, str]:
-    """Return the ETags of the objects that are known to be the task's, by key."""
-    return {disk.key: disk.result["etag"] for disk in state.disks if disk.result}

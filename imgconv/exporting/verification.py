@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from posixpath import dirname, join
 
 from imgconv.errors import ContentDamaged, ObjectChanged, ObjectMissing, StoreRefused
 from imgconv.exporting.destination import client_of
@@ -10,7 +11,7 @@ from imgconv.exporting.manifest import MOST, ManifestEntry, read_manifest
 from imgconv.native import CRC64_NVME, CRC64_XZ, Checksum
 from imgconv.objects import opened_store
 from imgconv.objectstore import ObjectReader, PartStore
-from imgconv.stores import Store, parse_url
+from imgconv.stores import ObjectUrl, Store, parse_url
 from imgconv.units import MiB
 from imgconv.upload.client import Client
 from imgconv.upload.retry import Backoff
@@ -28,6 +29,7 @@ class VerifiedObject:
     """
 
     disk: str
+    format: str
     url: str
     size: int
     checksum: str
@@ -71,16 +73,31 @@ def verify_export(
     with opened_store(where, store) as opened:
         client = client_of(opened, Backoff(patience=60.0), cancelled)
         manifest = read_manifest(url, _content(client, opened, where.key))
-        found = tuple(
-            _verified(client, opened, entry, quick, concurrency) for entry in manifest.entries
-        )
+    found: dict[ManifestEntry, VerifiedObject] = {}
+    for bucket in dict.fromkeys(entry.bucket for entry in manifest.entries):
+        with opened_store(_beside(where, manifest.bucket, bucket), store) as opened:
+            client = client_of(opened, Backoff(patience=60.0), cancelled)
+            for entry in manifest.entries:
+                if entry.bucket == bucket:
+                    found[entry] = _verified(client, opened, entry, quick, concurrency)
     return Verification(
         manifest=url,
         image_id=manifest.image_id,
         task_id=manifest.task_id,
         format=manifest.format,
-        objects=found,
+        objects=tuple(found[entry] for entry in manifest.entries),
     )
+
+
+def _beside(where: ObjectUrl, own: str, bucket: str) -> ObjectUrl:
+    """Return where objects in a bucket are whose manifest, in `own`, is at `where`.
+
+    A manifest that was moved is believed to have its own bucket's objects with it.
+    """
+    if bucket == own:
+        return where
+    name = join(dirname(where.bucket), bucket) if where.scheme == "file" else bucket
+    return replace(where, bucket=name)
 
 
 def _content(client: Client, store: PartStore, key: str) -> bytes:
@@ -103,6 +120,7 @@ def _verified(
         problem = str(error)
     return VerifiedObject(
         disk=entry.disk,
+        format=entry.format,
         url=f"{store.name}/{entry.key}",
         size=entry.size,
         checksum=entry.checksum,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imgconv import api
 from imgconv.errors import Cancelled, ImgconvError, OutputExists
 from imgconv.exporting.cleanup import TASK, abort_uploads, clean_up, is_ours, journal_path
 from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
@@ -21,11 +20,13 @@ from imgconv.exporting.monitor import Monitor
 from imgconv.exporting.plan import DiskPlan, Plan
 from imgconv.exporting.results import found_again, result_of
 from imgconv.exporting.state import Status, TaskState
+from imgconv.fanout import STAYS, Output, fan_out
 from imgconv.fleet.executors import Submits
 from imgconv.objects import KEPT
 from imgconv.objectstore import ObjectInfo
 from imgconv.opening import opened
 from imgconv.progress import Watcher
+from imgconv.report import Report
 from imgconv.sources.base import Source
 from imgconv.workers import Stop, Turn, run
 
@@ -84,68 +85,77 @@ class Work:
         plan, etags = self._plan, self._etags()
         if plan.settings.overwrite:
             return
-        with plan.destination.opened() as store:
-            client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
-            for key in (*(disk.key for disk in plan.disks), plan.manifest):
-                found = client.request(partial(store.head, key))
-                if found is not None and not is_ours(found, self._id, etags.get(key)):
-                    raise OutputExists(f"{plan.destination.url(key)}: exists already")
+        for bucket, keys in plan.keys_by_bucket().items():
+            place = plan.destination.bucket_called(bucket)
+            with place.opened() as store:
+                client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
+                for key in keys:
+                    found, url = client.request(partial(store.head, key)), place.url(key)
+                    if found is not None and not is_ours(found, self._id, etags.get(url)):
+                        raise OutputExists(f"{url}: exists already")
 
     def _export_disks(self) -> None:
-        numbers = range(len(self._plan.disks))
         stop = Stop(self._monitor.is_set)
+        by_disk: dict[str, list[int]] = {}
+        for number, disk in enumerate(self._plan.disks):
+            by_disk.setdefault(disk.name, []).append(number)
 
-        def make_worker() -> Callable[[int, Turn], None]:
-            return lambda number, _: self._export_disk(number, stop)
+        def make_worker() -> Callable[[list[int], Turn], None]:
+            return lambda numbers, _: self._export_disk(numbers, stop)
 
-        threads = min(self._plan.settings.disks_at_once, len(numbers))
-        run(numbers, make_worker, threads=threads, stop=stop)
+        threads = min(self._plan.settings.disks_at_once, len(by_disk))
+        run(by_disk.values(), make_worker, threads=threads, stop=stop)
 
-    def _export_disk(self, number: int, stop: Stop) -> None:
-        disk = self._plan.disks[number]
-        result = self._made_before(number, disk)
-        if result is None:
+    def _export_disk(self, numbers: list[int], stop: Stop) -> None:
+        """Make the objects of one disk, which are the sub-tasks of these numbers."""
+        missing = []
+        for number in numbers:
+            result = self._made_before(number)
+            if result is None:
+                missing.append(number)
+            else:
+                self._finished(number, result)
+        if not missing:
+            return
+        for number in missing:
+            disk = self._plan.disks[number]
             self._monitor.note(number, self._monitor.status(number, Status.PROCESSING))
             self._tell("disk-processing", disk, total=disk.size)
-            try:
-                result = self._convert(number, disk, stop)
-            except BaseException as error:
-                over = Status.CANCELLED if isinstance(error, Cancelled) else Status.FAILED
-                with suppress(ImgconvError):  # the error at hand is the one that matters
+        try:
+            reports = self._convert(missing, stop)
+        except BaseException as error:
+            over = Status.CANCELLED if isinstance(error, Cancelled) else Status.FAILED
+            with suppress(ImgconvError):  # the error at hand is the one that matters
+                for number in missing:
                     self._monitor.note(number, self._monitor.status(number, over))
-                raise
-        state = self._monitor.status(number, Status.FINISHED)
+            raise
+        for number, report in zip(missing, reports, strict=True):
+            self._finished(number, result_of(report))
+
+    def _finished(self, number: int, result: dict[str, Any]) -> None:
+        disk, state = self._plan.disks[number], self._monitor.status(number, Status.FINISHED)
         self._monitor.note(number, replace(state, done=disk.size, result=result, rate=0.0))
         self._tell(
             "disk-finished", disk, total=disk.size, wire=state.wire, retries=state.retries
         )
 
-    def _convert(self, number: int, disk: DiskPlan, stop: Stop) -> dict[str, Any]:
+    def _convert(self, numbers: list[int], stop: Stop) -> tuple[Report, ...]:
+        """Convert a disk into all objects that are missing, in one pass over it."""
         plan, settings = self._plan, self._plan.settings
-        journal = journal_path(self._ledger.path, self._id, disk.name)
-        metadata = {**settings.upload.metadata, TASK: self._id}
-        upload = replace(settings.upload, resume=True, journal=journal, metadata=metadata)
-        watch = self._monitor.watch(number)
+        disk = plan.disks[numbers[0]]
+        outputs = [self._output(number) for number in numbers]
         with self._opened(disk, stop) as source:
-            if self._executor is not None and can_be_shared(plan, disk, source):
-                report = convert_elsewhere(
-                    plan, disk, upload, self._executor, progress=watch, stop=stop
-                )
+            if self._executor is not None and can_be_shared(plan, disk, source, outputs):
+                reports = convert_elsewhere(plan, disk, outputs, self._executor, stop)
                 with self._opened(disk, stop):  # for it was opened there anew
-                    return result_of(report)
-            report = api.convert(
+                    return reports
+            return fan_out(
                 source,
-                plan.destination.url(disk.key),
-                options=plan.request.output(disk.name),
+                outputs,
                 identity=plan.identity(disk),
                 threads=settings.threads,
-                clobber=settings.overwrite,
-                store=plan.destination.store,
-                upload=upload,
-                progress=watch,
                 cancelled=stop.is_set,
             )
-        return result_of(report)
 
     @contextmanager
     def _opened(self, disk: DiskPlan, stop: Stop) -> Iterator[Source]:
@@ -159,7 +169,24 @@ class Work:
                 )
             yield source
 
-    def _made_before(self, number: int, disk: DiskPlan) -> dict[str, Any] | None:
+    def _output(self, number: int) -> Output:
+        plan, disk, settings = self._plan, self._plan.disks[number], self._plan.settings
+        upload = replace(
+            settings.upload,
+            resume=True,
+            journal=journal_path(self._ledger.path, self._id, disk),
+            metadata={**settings.upload.metadata, TASK: self._id},
+        )
+        return Output(
+            plan.url(disk),
+            options=plan.output(disk),
+            clobber=settings.overwrite,
+            store=plan.destination.store,
+            upload=upload,
+            progress=self._monitor.watch(number),
+        )
+
+    def _made_before(self, number: int) -> dict[str, Any] | None:
         """Return what is known of a disk's object when an earlier worker has made it.
 
         One that died between completing an object and noting that has left its journal, or
@@ -167,11 +194,12 @@ class Work:
         """
         if self._task.status is Status.WAITING:
             return None
+        plan, disk = self._plan, self._plan.disks[number]
         recorded = self._monitor.disks[number].result
-        plan, etag = self._plan, recorded["etag"] if recorded else None
-        if os.path.exists(journal_path(self._ledger.path, self._id, disk.name)):
+        etag = recorded["etag"] if recorded else None
+        if os.path.exists(journal_path(self._ledger.path, self._id, disk)):
             return None  # regenerating takes it up again, and tells all
-        with plan.destination.opened() as store:
+        with plan.place(disk).opened() as store:
             client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
             found = client.request(lambda: store.head(disk.key))
             if found is None or not is_ours(found, self._id, etag):
@@ -228,8 +256,7 @@ class Work:
             self._on_beat(self._ledger.get(self._id, brief=True))
 
     def _etags(self) -> dict[str, str]:
-        disks = zip(self._plan.disks, self._monitor.disks, strict=True)
-        return {plan.key: disk.result["etag"] for plan, disk in disks if disk.result}
+        return self._plan.etags(self._monitor.disks)
 
     def _beat(self, state: TaskState) -> None:
         """Tell of progress when there is another whole percent."""
@@ -265,6 +292,7 @@ class Work:
                 request=self._task.request_id,
                 image=self._task.image_id,
                 disk=disk.name if disk else None,
+                format=disk.format if disk else None,
                 key=disk.key if disk else None,
                 done=done,
                 total=total,
@@ -278,7 +306,8 @@ class Work:
 
 def _correct_notes(error: BaseException, kept: str | None) -> None:
     """Say what is true of the task, not of one upload: that it can be resumed, if it can."""
-    notes = [note for note in getattr(error, "__notes__", ()) if note != KEPT]
+    told = getattr(error, "__notes__", ())
+    notes = [note for note in told if note != KEPT and not note.endswith(STAYS)]
     if kept is not None:
         notes.append(f"what was sent is kept: imgconv tasks resume {kept} goes on from there")
     error.__notes__ = notes

@@ -36,6 +36,13 @@ class Sink(Protocol):
         """Store the pieces of a stretch and make all between them read as zeros."""
         ...
 
+    def prepare(self, size: int) -> None:
+        """Do all that can fail for an output of `size` bytes, but for publishing it.
+
+        `commit` sees to it where nobody has; of several outputs all are prepared first.
+        """
+        ...
+
     def commit(self, size: int) -> None:
         """Publish an output of `size` bytes, durably; the only moment it becomes visible."""
         ...
@@ -53,6 +60,19 @@ class ReadableSink(Sink, Protocol):
         """Finish an output of `size` bytes; return a path from which it is read while open.
 
         What is read then comes from where it is stored, as far as the system allows that.
+        """
+        ...
+
+
+@runtime_checkable
+class RetractableSink(Sink, Protocol):
+    """A sink that can take back what it has published."""
+
+    def retract(self) -> str:
+        """Remove what was published, if it is still ours; return what became of it.
+
+        It is taken back because another output failed, so that error is the one that counts:
+        nothing is raised.
         """
         ...
 

@@ -51,12 +51,16 @@ class DeviceSink:
         """Flush."""
         return reread_path(self._fd, self._path)
 
-    def commit(self, size: int) -> None:
+    def prepare(self, size: int) -> None:
         """Flush."""
         try:
             os.fsync(self._fd)
         except OSError as error:
             raise WriteFailed(self._path, error.strerror or str(error)) from error
+
+    def commit(self, size: int) -> None:
+        """Flush, and let go of the device."""
+        self.prepare(size)
         self.abort()
 
     def abort(self) -> None:

@@ -3,6 +3,7 @@
 import os
 import stat
 from contextlib import suppress
+from os.path import samestat
 
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
 from imgconv.sinks.base import reread_path, write_pieces
@@ -26,6 +27,7 @@ class FileSink:
         self._clobber = clobber
         self._temporary: str | None = None
         self._folder = self._fd = -1
+        self._published: os.stat_result | None = None
         try:
             # A link is followed: it stays, what it points to is replaced.
             self._path = os.path.realpath(path)
@@ -80,12 +82,20 @@ class FileSink:
             raise WriteFailed(self._path, error.strerror or str(error)) from error
         return reread_path(self._fd, self._path)
 
-    def commit(self, size: int) -> None:
-        """Set the length, flush, name the file, flush the folder."""
+    def prepare(self, size: int) -> None:
+        """Set the length, owner and permissions, and flush."""
         try:
             os.ftruncate(self._fd, size)
             self._inherit()
             os.fsync(self._fd)
+        except OSError as error:
+            raise WriteFailed(self._path, error.strerror or str(error)) from error
+
+    def commit(self, size: int) -> None:
+        """Flush, name the file, flush the folder."""
+        self.prepare(size)
+        try:
+            self._published = os.fstat(self._fd)
             self._publish()
             os.fsync(self._folder)
         except FileExistsError as error:
@@ -131,6 +141,18 @@ class FileSink:
             dst_dir_fd=self._folder,
             follow_symlinks=True,
         )
+
+    def retract(self) -> str:
+        """Remove the file if it is still ours; one that it replaced would not come back."""
+        try:
+            if self._replaced is not None:
+                return f"{self._path}: was replaced before that"
+            if self._published is None or not samestat(os.stat(self._path), self._published):
+                return f"{self._path}: is another one by now, and was left"
+            os.unlink(self._path)
+        except OSError as error:
+            return f"{self._path}: could not be removed again: {error.strerror}"
+        return f"{self._path}: was removed again"
 
     def abort(self) -> None:
         """Drop what has no final name yet."""

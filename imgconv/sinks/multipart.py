@@ -119,11 +119,20 @@ class MultipartSink:
         del self._open[part.number]
         self.uploader.send(part)
 
-    def commit(self, size: int) -> None:
-        """Send what is left, publish the object and verify it; `report` tells of it."""
+    def prepare(self, size: int) -> None:
+        """Send what is left, and wait until the store has all parts."""
         for part in list(self._open.values()):
             self._send(part)
+        self.uploader.drain()
+
+    def commit(self, size: int) -> None:
+        """Publish the object once all of it is there, and verify it; `report` tells of it."""
+        self.prepare(size)
         self.report = self.uploader.finish(size)
+
+    def retract(self) -> str:
+        """Delete the object if it is still ours."""
+        return self.uploader.retract()
 
     def suspend(self) -> None:
         """Stop, and keep what was sent, so that another run can go on from there."""

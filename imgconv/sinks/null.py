@@ -12,6 +12,9 @@ class NullSink:
     def put(self, stretch: Stretch) -> None:
         """Drop it."""
 
+    def prepare(self, size: int) -> None:
+        """Nothing can fail."""
+
     def commit(self, size: int) -> None:
         """Publish nothing."""
 

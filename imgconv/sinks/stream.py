@@ -95,6 +95,9 @@ class StreamSink:
             if self._cancelled():
                 raise Cancelled("cancelled while waiting for the reader")
 
+    def prepare(self, size: int) -> None:
+        """All is written."""
+
     def commit(self, size: int) -> None:
         """Let go of the stream; what a reader has seen is its own."""
         assert size == self._at, f"stream ends at {self._at}, not at {size}"

@@ -15,7 +15,7 @@ from imgconv.upload.handover import Handover, Place, Sent, places_of
 from imgconv.upload.journal import Job, Journal, default_path
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import Sender, wants_copies
-from imgconv.upload.session import open_session, refuse_existing
+from imgconv.upload.session import is_ours, open_session, refuse_existing
 from imgconv.upload.state import Held, Meter, checksum_of
 
 MakeJob: TypeAlias = Callable[[str], Job]
@@ -52,6 +52,7 @@ class Uploader:
             meter=self._meter,
         )
         self._over = False
+        self._etag: str | None = None  # of the object, once it is there
         self._journal = self._open_journal(options, job)
         try:
             if exclusive:
@@ -122,6 +123,10 @@ class Uploader:
         """Raise what made the upload fail, or Cancelled."""
         self._sender.check()
 
+    def drain(self) -> None:
+        """Wait until the store has every part that was sent."""
+        self._sender.drain()
+
     def finish(self, size: int) -> UploadReport:
         """Publish an object of `size` bytes once all its parts are there, and verify it."""
         self._sender.drain()
@@ -131,7 +136,7 @@ class Uploader:
             if not self._take_late_parts(error):
                 raise
             found = self._publish(size)
-        self._over = True
+        self._etag, self._over = found.etag, True
         self._sender.close()
         crc = combined(self._parts(), checksum_of(self._store.limits))
         return self._report(found, crc, tuple(self._tidied_up()))
@@ -204,6 +209,23 @@ class Uploader:
             ),
             warnings=warnings,
         )
+
+    def retract(self) -> str:
+        """Delete the object that was published if it is still ours; say what became of it."""
+        name, token, ours = f"{self._store.name}/{self._key}", self._session.token, False
+
+        def delete() -> None:
+            nonlocal ours
+            found = self._store.head(self._key)
+            if found is not None and (is_ours(found, token) or found.etag == self._etag):
+                ours = True
+                self._store.delete(self._key)
+
+        try:
+            self._client.clean_up(delete)
+        except StoreError as error:
+            return f"{name}: could not be removed again: {error}"
+        return f"{name}: was removed again" if ours else f"{name}: is ours no longer"
 
     def suspend(self) -> None:
         """Stop, and keep what was sent, so that another run can go on from there."""

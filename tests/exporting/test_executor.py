@@ -148,3 +148,25 @@ def test_both_passes_are_one_progress() -> None:
         watch(library.Progress(phase, done, total, 0, 0))  # type: ignore[arg-type]
     assert [now.done for now in seen] == [0, 5632, 8448, 11 * KiB]
     assert {(now.phase, now.total) for now in seen} == {("convert", 11 * KiB)}
+
+
+def test_several_formats_by_many_workers(
+    tmp_path: Path, folder: Path, state: Path, pool: library.LastingExecutor
+) -> None:
+    source, executor = (
+        disks.random_runs(tmp_path / "disk.raw", 3 * MiB),
+        Counting(pool, nothing),
+    )
+    task = library.export(
+        request("vdi", also=(library.ExportFormat("qcow2"), library.ExportFormat("raw"))),
+        {"system": source},
+        store=f"file://{folder}",
+        state=state,
+        executor=executor,
+    )
+    assert executor.calls > 3
+    for disk in task.state().disks:
+        out = tmp_path / disk.key
+        library.convert(source, out, options=disk.format, identity="m-1_system")
+        assert (folder / BUCKET / disk.key).read_bytes() == out.read_bytes()
+    assert library.verify_export(task.manifest).good

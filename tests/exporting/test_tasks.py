@@ -387,7 +387,7 @@ def test_the_log_and_the_metrics(
     for line in text.splitlines():
         assert re.fullmatch(f"{about}|{value}", line)
     assert 'imgconv_export_tasks{status="Finished"} 1' in text
-    retries = re.findall(r'retries_total\{.*disk="system"\} (\d+)', text)
+    retries = re.findall(r'retries_total\{.*disk="system",format="raw"\} (\d+)', text)
     assert retries == ["1"]
     of_all = imgconv("tasks", "metrics", "--state", state).stdout
     assert of_all == text

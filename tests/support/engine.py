@@ -79,6 +79,8 @@ class MemorySink:
         for offset, length, views in stretch:
             self.given.append((offset, b"".join(views) if views else bytes(length)))
 
+    def prepare(self, size: int) -> None: ...
+
     def commit(self, size: int) -> None:
         self.size = size
 
