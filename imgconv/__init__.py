@@ -83,7 +83,12 @@ if TYPE_CHECKING:
     )
     from imgconv.exporting.plan import ExportSettings
     from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest
-    from imgconv.exporting.service import export, export_task, export_tasks
+    from imgconv.exporting.service import (
+        export,
+        export_task,
+        export_tasks,
+        forget_export_tasks,
+    )
     from imgconv.exporting.state import TaskState
     from imgconv.exporting.task import ExportTask
     from imgconv.exporting.verification import Verification, verify_export
@@ -227,6 +232,7 @@ __all__ = [
     "export_task",
     "export_tasks",
     "fan_out",
+    "forget_export_tasks",
     "info",
     "issue_ticket",
     "measure",
@@ -318,6 +324,7 @@ _HOMES = {
         "export",
         "export_task",
         "export_tasks",
+        "forget_export_tasks",
     ),
     "imgconv.exporting.state": ("TaskState",),
     "imgconv.exporting.task": ("ExportTask",),

@@ -74,14 +74,15 @@ def distribute(
     started = monotonic()
     url, location = _object_url(target), _everywhere(source)
     shares, stop, tally = shares or Shares(), Stop(cancelled), Tally(progress)
-    with opened(location, source_format, read, store, cancelled) as (disk, format_name):
+    near = store if store and store.scheme == scheme_of(location) else None
+    with opened(location, source_format, read, near, cancelled) as (disk, format_name):
         conversion = Conversion.of(disk, options, identity, target)
         writer = _planned(conversion)
         address = Address(
             location=location,
             source_format=source_format,
             read=read,
-            store=store,
+            store=near,
             size=disk.size,
             identity=disk.identity,
         )

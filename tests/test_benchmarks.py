@@ -135,3 +135,15 @@ def test_a_wrong_output_never_wins(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "differs from" in done.stderr
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_the_figures_of_a_fleet_are_those_of_the_simulation() -> None:
+    done = subprocess.run(
+        [sys.executable, FOLDER / "fleet_simulation.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    shown = page.partition("<!-- fleet_simulation -->\n")[2]
+    assert shown.partition("<!-- /fleet_simulation -->")[0] == done.stdout

@@ -208,10 +208,13 @@ def _settings(arguments: argparse.Namespace) -> "ExportSettings":
 
 
 def _limits(arguments: argparse.Namespace) -> "ExportLimits":
+    from dataclasses import replace
+
     from imgconv.exporting.request import ExportLimits
 
-    return ExportLimits(
-        data_disks=arguments.max_data_disks,
-        data_disk_size=arguments.max_data_disk_size,
-        exports=arguments.max_exports,
+    limits = ExportLimits(
+        data_disks=arguments.max_data_disks, data_disk_size=arguments.max_data_disk_size
     )
+    if arguments.max_exports is None:
+        return limits
+    return replace(limits, exports=arguments.max_exports)

@@ -41,7 +41,10 @@ def add_observing(parser: argparse.ArgumentParser) -> None:
         "--metrics", metavar="FILE", help="keep metrics in FILE, in the format of Prometheus"
     )
     parser.add_argument(
-        "--max-exports", type=whole, metavar="N", default=8, help="exports at once (8)"
+        "--max-exports",
+        type=whole,
+        metavar="N",
+        help="exports at once (8; when one is resumed, as it was)",
     )
 
 

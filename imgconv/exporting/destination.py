@@ -1,10 +1,12 @@
 """Where objects go: a store, and the way from a bucket and a name to a URL."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from imgconv.errors import OptionError, UsageError
 from imgconv.exporting.errors import (
@@ -23,6 +25,11 @@ from imgconv.upload.state import Meter
 from imgconv.urls import split_url
 
 _ENDPOINT = re.compile(r"(https?://)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/?")
+_WHERE_ELSE = {  # an endpoint is looked for, by scheme
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "oss": ("OSS_ENDPOINT",),
+}
+_PUBLIC = {"s3": "amazonaws.com", "oss": "aliyuncs.com"}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,6 +51,31 @@ class Destination:
     def bucket_called(self, name: str) -> "Destination":
         """Return another bucket of the same store."""
         return replace(self, bucket=name)
+
+    def lock(self, key: str) -> str:
+        """Return what says where an object is, however its store was spelt.
+
+        Two services have two; all endpoints of a public one, in which a bucket's name is
+        one, have the same. Of a host that has several names nothing is known.
+        """
+        if self.folder:
+            folder = os.path.realpath(self.folder + self.bucket)
+            return f"{self.store.scheme}://{folder}/{key}"
+        return f"{self.url(key)} at {self._service()}"
+
+    def _service(self) -> str:
+        scheme = self.store.scheme
+        elsewhere = [os.environ.get(name) for name in _WHERE_ELSE.get(scheme, ())]
+        named = (getattr(self.store, "endpoint_url", None), *elsewhere)
+        endpoint = next(filter(None, named), None)
+        if endpoint is None:
+            return _PUBLIC.get(scheme, scheme)
+        parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+        host, port = parts.hostname or endpoint, parts.port
+        for domain in _PUBLIC.values():
+            if f".{host}".endswith(f".{domain}"):
+                return domain
+        return host if port in (None, 80, 443) else f"{host}:{port}"
 
     @contextmanager
     def opened(self) -> Iterator[PartStore]:

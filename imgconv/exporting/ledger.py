@@ -210,13 +210,42 @@ class Ledger:
                 )
 
     def supersede(self, task: str, by: str) -> None:
-        """Note that another task has taken the place of one whose worker is gone."""
+        """Note that another task has taken the place of one whose worker is gone, and
+        removed what that had left."""
         with self._change() as db:
             db.execute(
                 "UPDATE task SET status = ?, code = ?, message = ?, owner = '', changed = ?"
                 " WHERE id = ?",
-                (Status.FAILED, ExportImageFailed.code, f"superseded by {by}", time(), task),
+                (Status.CANCELLED, ExportImageFailed.code, f"superseded by {by}", time(), task),
             )
+
+    def forget(self, task: str) -> None:
+        """Remove the rows of a task of which nothing can be left but its objects.
+
+        Raises UsageError for one that is not Finished or Cancelled, and when there is none.
+        """
+        with self._change() as db:
+            row = self._row(db, task)
+            if not _is_settled(row, time()):
+                raise UsageError(
+                    f"{task}: is {row['status']}; imgconv tasks cancel removes what it may "
+                    "have left, then it can be forgotten"
+                )
+            self._delete(db, task)
+
+    def forget_before(self, moment: float) -> int:
+        """Do so with all such tasks that have not changed since; return how many."""
+        with self._change() as db:
+            rows = db.execute("SELECT * FROM task WHERE changed < ?", (moment,)).fetchall()
+            settled = [row["id"] for row in rows if _is_settled(row, time())]
+            for task in settled:
+                self._delete(db, task)
+        return len(settled)
+
+    def _delete(self, db: sqlite3.Connection, task: str) -> None:
+        db.execute("DELETE FROM lock WHERE task = ?", (task,))
+        db.execute("DELETE FROM disk WHERE task = ?", (task,))
+        db.execute("DELETE FROM task WHERE id = ?", (task,))
 
     def ask_to_cancel(self, task: str) -> None:
         """Have whoever works on a task stop."""
@@ -301,6 +330,11 @@ def _others(db: sqlite3.Connection, task: str, names: Sequence[str]) -> list[sql
 
 def _is_active(row: sqlite3.Row, now: float) -> bool:
     return bool(row["owner"]) and is_alive(row["owner"], row["lease"], now)
+
+
+def _is_settled(row: sqlite3.Row, now: float) -> bool:
+    over = row["status"] in (Status.FINISHED, Status.CANCELLED)
+    return over and not _is_active(row, now)
 
 
 def _disk_state(plan: dict[str, Any], row: sqlite3.Row) -> DiskState:

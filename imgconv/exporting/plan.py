@@ -81,7 +81,7 @@ class Plan:
     """An accepted request; the manifest goes into the bucket of `destination`.
 
     `locks` are what no two tasks may have in common: for each format, where the manifest of
-    an export in that format alone would be.
+    an export in that format alone would be. `exports` is how many tasks might run at once.
     """
 
     request: ExportRequest
@@ -90,6 +90,7 @@ class Plan:
     disks: tuple[DiskPlan, ...]
     manifest: str
     locks: tuple[str, ...]
+    exports: int | None
 
     @property
     def target(self) -> str:
@@ -146,6 +147,7 @@ class Plan:
             "disks": [asdict(disk) for disk in self.disks],
             "manifest": self.manifest,
             "locks": self.locks,
+            "exports": self.exports,
         }
         return json.dumps(record)
 
@@ -162,6 +164,7 @@ class Plan:
             disks=tuple(DiskPlan(**disk) for disk in record["disks"]),
             manifest=record["manifest"],
             locks=tuple(record["locks"]),
+            exports=record["exports"],
         )
 
 
@@ -195,16 +198,15 @@ def make_plan(
         for kind in request.formats
     ]
     _refuse_shared_names(series, settings.template)
-    manifests = [
-        destination.bucket_called(one.bucket).url(one.names[MANIFEST]) for one in series
-    ]
+    locks = [destination.bucket_called(one.bucket).lock(one.names[MANIFEST]) for one in series]
     plan = Plan(
         request=request,
         destination=destination,
         settings=settings,
         disks=(),
         manifest=series[0].names[MANIFEST],
-        locks=tuple(manifests),
+        locks=tuple(locks),
+        exports=limits.exports,
     )
     found = [row for disk in disks for row in _looked_at(plan, disk, series, limits)]
     return replace(plan, disks=tuple(found))

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
+from time import time
 
 from imgconv.errors import ImgconvError
 from imgconv.exporting.codes import raise_in_service_terms
@@ -16,6 +17,7 @@ from imgconv.exporting.plan import ExportSettings, Plan, make_plan
 from imgconv.exporting.request import Disks, ExportLimits, ExportRequest, disks_of
 from imgconv.exporting.state import TaskState
 from imgconv.exporting.task import ExportTask
+from imgconv.fleet.executors import Submits
 from imgconv.progress import Watcher
 from imgconv.stores import Store
 
@@ -31,6 +33,7 @@ def export(
     settings: ExportSettings | None = None,
     limits: ExportLimits | None = None,
     state: str | PathLike[str] | None = None,
+    executor: Submits | None = None,
     wait: bool = True,
     progress: Watcher | None = None,
     listener: Listener = nobody,
@@ -56,6 +59,9 @@ def export(
         settings: how to carry it out.
         limits: what an image may amount to, and how many tasks may run at once.
         state: the file that remembers tasks; default: one in the user's state folder.
+        executor: have its workers convert the disks, as `imgconv.distribute` does; by itself,
+            this process converts what cannot be shared out: formats that compress, disks
+            in gzip or zstd.
         wait: carry the task out before returning; otherwise in the background, for
             `task.wait()` to end.
         progress: called with an `imgconv.Progress` of all disks together.
@@ -82,9 +88,15 @@ def export(
         on_accepted(task)
     beat = on_beat or (lambda state: None)
     if wait:
-        task.run(progress=progress, listener=listener, on_beat=beat, cancelled=cancelled)
+        task.run(
+            progress=progress,
+            listener=listener,
+            on_beat=beat,
+            cancelled=cancelled,
+            executor=executor,
+        )
     else:
-        task.start(progress=progress, listener=listener, on_beat=beat)
+        task.start(progress=progress, listener=listener, on_beat=beat, executor=executor)
     return task
 
 
@@ -154,3 +166,12 @@ def export_task(task_id: str, *, state: str | PathLike[str] | None = None) -> Ex
 def export_tasks(*, state: str | PathLike[str] | None = None) -> list[TaskState]:
     """Return all tasks that are remembered, the oldest first."""
     return Ledger(os.fspath(state) if state else default_state()).all()
+
+
+def forget_export_tasks(*, older_than: float, state: str | PathLike[str] | None = None) -> int:
+    """Forget tasks that have been Finished or Cancelled for so many seconds; return how many.
+
+    Their objects stay. Those that failed are remembered until they are cancelled.
+    """
+    ledger = Ledger(os.fspath(state) if state else default_state())
+    return ledger.forget_before(time() - older_than)

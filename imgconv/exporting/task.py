@@ -12,6 +12,7 @@ from imgconv.exporting.plan import Plan
 from imgconv.exporting.request import ExportLimits
 from imgconv.exporting.state import Status, TaskState
 from imgconv.exporting.work import Work
+from imgconv.fleet.executors import Submits
 from imgconv.progress import Watcher
 from imgconv.workers import Condition, Pool
 
@@ -83,18 +84,21 @@ class ExportTask:
         on_beat: Callable[[TaskState], object] = _ignore,
         cancelled: Callable[[], bool] | None = None,
         limits: ExportLimits | None = None,
+        executor: Submits | None = None,
     ) -> None:
         """Carry the task out, here and now, from where it stands.
 
-        Raises ExportErrors, and Cancelled. What is over cannot be run, unless it failed.
+        `limits` are those of its request unless given; `executor` is as in `export`. Raises
+        ExportErrors, and Cancelled. What is over cannot be run, unless it failed.
         """
         self._running = True
         try:
-            state = self._claimed((limits or ExportLimits()).exports)
+            state = self._claimed(limits.exports if limits else self._plan.exports)
             if state.status in (Status.FINISHED, Status.CANCELLED):
                 self._ledger.set_status(self.task_id, self._owned(), state.status)
                 raise UsageError(f"{self.task_id}: is {state.status}, and cannot go on")
-            self._work(state, progress, listener, on_beat, cancelled).carry_out()
+            work = self._work(state, progress, listener, on_beat, cancelled, executor)
+            work.carry_out()
         finally:
             self._mark = None
             self._running = False
@@ -106,6 +110,7 @@ class ExportTask:
         listener: Listener,
         on_beat: Callable[[TaskState], object],
         cancelled: Callable[[], bool] | None,
+        executor: Submits | None,
     ) -> Work:
         return Work(
             self._ledger,
@@ -116,6 +121,7 @@ class ExportTask:
             progress=progress,
             listener=listener,
             on_beat=on_beat,
+            executor=executor,
         )
 
     def _claimed(self, most: int | None = None) -> TaskState:
@@ -136,12 +142,15 @@ class ExportTask:
         progress: Watcher | None = None,
         listener: Listener = nobody,
         on_beat: Callable[[TaskState], object] = _ignore,
+        executor: Submits | None = None,
     ) -> None:
         """Carry the task out in the background; `wait` tells how it ended."""
 
         def background() -> None:
             try:
-                self.run(progress=progress, listener=listener, on_beat=on_beat)
+                self.run(
+                    progress=progress, listener=listener, on_beat=on_beat, executor=executor
+                )
             except BaseException as error:
                 self._error = error
             with self._changed:
@@ -183,6 +192,13 @@ class ExportTask:
         if wait and not state.status.over:  # its worker died of something else meanwhile
             return self._cancel_here()
         return self.state()
+
+    def forget(self) -> None:
+        """Remove the task from the file that remembers it; its objects stay.
+
+        Raises UsageError unless it is Finished or Cancelled: of others something may be left.
+        """
+        self._ledger.forget(self.task_id)
 
     def supersede(self, by: str) -> None:
         """Remove what the task's worker, which is gone, has left: task `by` has its names.

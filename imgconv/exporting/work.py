@@ -1,8 +1,8 @@
 """Carrying a task out: every disk into its object, then the manifest; or nothing of it."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from imgconv.errors import Cancelled, ImgconvError, OutputExists
 from imgconv.exporting.cleanup import TASK, abort_uploads, clean_up, is_ours, journal_path
 from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
 from imgconv.exporting.destination import client_of
+from imgconv.exporting.elsewhere import can_be_shared, convert_elsewhere
 from imgconv.exporting.errors import ExportError, ExportImageFailed, IncorrectImageStatus
 from imgconv.exporting.events import Event, Listener, now
 from imgconv.exporting.ledger import Ledger
@@ -20,11 +21,13 @@ from imgconv.exporting.plan import DiskPlan, Plan
 from imgconv.exporting.results import found_again, result_of
 from imgconv.exporting.state import Status, TaskState
 from imgconv.fanout import STAYS, Output, fan_out
+from imgconv.fleet.executors import Submits
 from imgconv.objects import KEPT
 from imgconv.objectstore import ObjectInfo
 from imgconv.opening import opened
 from imgconv.progress import Watcher
 from imgconv.report import Report
+from imgconv.sources.base import Source
 from imgconv.workers import Stop, Turn, run
 
 
@@ -42,10 +45,12 @@ class Work:
         progress: Watcher | None,
         listener: Listener,
         on_beat: Callable[[TaskState], object],
+        executor: Submits | None,
     ):
         self._ledger, self._plan, self._mark = ledger, plan, mark
         self._id, self._task = task.task_id, task
         self._listener, self._on_beat = listener, on_beat
+        self._executor = executor
         self._told = 0
         self._monitor = Monitor(
             ledger,
@@ -138,19 +143,31 @@ class Work:
         """Convert a disk into all objects that are missing, in one pass over it."""
         plan, settings = self._plan, self._plan.settings
         disk = plan.disks[numbers[0]]
-        how = disk.source_format, settings.read, plan.source_store(disk.source), stop.is_set
-        with opened(disk.source, *how) as (source, _):
-            if source.identity.text != disk.identity:
-                raise IncorrectImageStatus(
-                    f"{disk.source}: was changed since its export was asked for"
-                )
+        outputs = [self._output(number) for number in numbers]
+        with self._opened(disk, stop) as source:
+            if self._executor is not None and can_be_shared(plan, disk, source, outputs):
+                reports = convert_elsewhere(plan, disk, outputs, self._executor, stop)
+                with self._opened(disk, stop):  # for it was opened there anew
+                    return reports
             return fan_out(
                 source,
-                [self._output(number) for number in numbers],
+                outputs,
                 identity=plan.identity(disk),
                 threads=settings.threads,
                 cancelled=stop.is_set,
             )
+
+    @contextmanager
+    def _opened(self, disk: DiskPlan, stop: Stop) -> Iterator[Source]:
+        """Open a disk, which has to be the one that it was."""
+        store = self._plan.source_store(disk.source)
+        how = disk.source, disk.source_format, self._plan.settings.read, store
+        with opened(*how, stop.is_set) as (source, _):
+            if source.identity.text != disk.identity:
+                raise IncorrectImageStatus(
+                    f"{disk.source}: was changed since its export was asked for"
+                )
+            yield source
 
     def _output(self, number: int) -> Output:
         plan, disk, settings = self._plan, self._plan.disks[number], self._plan.settings

@@ -51,7 +51,7 @@ def plan_elsewhere(
     """Have the disk scanned by workers; return the layout its output will have."""
     tally.begin("scan", source.size)
     planning = Planning(writer)
-    errands = _scans(source, address, writer, share)
+    errands = scan_errands(source, address, writer, share)
     with closing(dispatcher.results(errands, _as_it_was)) as results:
         for found in _in_order(results):
             planning.place(found.runs)
@@ -59,7 +59,7 @@ def plan_elsewhere(
     return planning.finish()
 
 
-def _scans(
+def scan_errands(
     source: Source, address: Address, writer: PlannedWriter, share: int
 ) -> Iterator[ScanErrand]:
     """Cut the disk where a worker may begin: between units."""
@@ -90,6 +90,18 @@ def _in_order(numbered: Iterable[tuple[int, Result]]) -> Iterator[Result]:
             wanted += 1
 
 
+def shared_out(places: Iterable[Place], share: int) -> Iterator[tuple[Place, ...]]:
+    """Group parts into errands of about `share` bytes each."""
+    group: list[Place] = []
+    for place in places:
+        group.append(place)
+        if len(group) == MAX_PARTS or sum(p.length for p in group) >= share:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Delivery:
     """A planned output on its way to a store; the part with the head goes last."""
@@ -112,18 +124,8 @@ class Delivery:
                 tally.advance(place.length, written=place.length)
             else:
                 data.append(place)
-        self._send(map(self._errand, self._shared(data)), dispatcher, tally)
+        self._send(map(self._errand, shared_out(data, self.share)), dispatcher, tally)
         self._send([self._errand((first,))], dispatcher, tally)
-
-    def _shared(self, places: Iterable[Place]) -> Iterator[tuple[Place, ...]]:
-        share: list[Place] = []
-        for place in places:
-            share.append(place)
-            if len(share) == MAX_PARTS or sum(p.length for p in share) >= self.share:
-                yield tuple(share)
-                share = []
-        if share:
-            yield tuple(share)
 
     def _errand(self, places: tuple[Place, ...]) -> SendErrand:
         return SendErrand(

@@ -6,7 +6,7 @@ whether the object is ours.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 
@@ -125,6 +125,23 @@ class Finish:
         except StoreError as failure:
             error.add_note(f"and it could not be deleted: {failure}")
         return error
+
+
+def late_parts(parts: Sequence[Part], listed: Iterable[Part]) -> dict[int, Part | None]:
+    """Return by what those of `parts` were replaced that the store lists no longer.
+
+    None where nothing tells that it has the same bytes.
+    """
+    held: dict[int, list[Part]] = {}
+    for found in listed:
+        held.setdefault(found.number, []).append(found)
+    late: dict[int, Part | None] = {}
+    for part in parts:
+        there = held.get(part.number, [])
+        if all(found.etag.lower() != part.etag.lower() for found in there):
+            same = (f for f in there if (f.length, f.crc) == (part.length, part.crc))
+            late[part.number] = next(same, None)
+    return late
 
 
 def joint_etag(parts: Sequence[Part]) -> str | None:

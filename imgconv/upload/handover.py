@@ -1,12 +1,13 @@
 """Parts of an upload that somebody elsewhere sends: what is handed over, and handed back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from imgconv.objectstore import Part, PartStore, Upload
 from imgconv.progress import Counters
 from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.client import Client
+from imgconv.upload.cuts import Cuts
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import Origin, Sender
 from imgconv.upload.session import Session
@@ -25,6 +26,14 @@ class Place:
     def stop(self) -> int:
         """The output offset at which it ends."""
         return self.start + self.length
+
+
+def places_of(cuts: Cuts, size: int) -> Iterator[Place]:
+    """Yield the parts of an output of `size` bytes, in order."""
+    number = 1
+    while (start := cuts.start(number)) < size:
+        yield Place(number, start, min(cuts.length(number), size - start))
+        number += 1
 
 
 @dataclass(frozen=True, slots=True)

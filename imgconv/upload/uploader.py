@@ -3,15 +3,15 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeAlias
 
-from imgconv.errors import SinkError, StoreError
-from imgconv.objectstore import ObjectInfo, PartStore
+from imgconv.errors import SinkError, StoreError, StoreRefused
+from imgconv.objectstore import ObjectInfo, Part, PartStore
 from imgconv.progress import Counters
 from imgconv.report import PartRecord, UploadReport
 from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.client import Client
 from imgconv.upload.cuts import Cuts
-from imgconv.upload.finish import Finish, combined
-from imgconv.upload.handover import Handover, Place, Sent
+from imgconv.upload.finish import Finish, combined, late_parts
+from imgconv.upload.handover import Handover, Place, Sent, places_of
 from imgconv.upload.journal import Job, Journal, default_path
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import Sender, wants_copies
@@ -86,11 +86,8 @@ class Uploader:
         self._sender.send(part)
 
     def places(self, size: int) -> Iterator[Place]:
-        """Yield the parts of an output of `size` bytes."""
-        number = 1
-        while (start := self._cuts.start(number)) < size:
-            yield Place(number, start, min(self._cuts.length(number), size - start))
-            number += 1
+        """Return the parts of an output of `size` bytes, in order."""
+        return places_of(self._cuts, size)
 
     @property
     def copies_zeros(self) -> bool:
@@ -133,15 +130,45 @@ class Uploader:
     def finish(self, size: int) -> UploadReport:
         """Publish an object of `size` bytes once all its parts are there, and verify it."""
         self._sender.drain()
-        parts = [part for _, part in sorted(self._sender.parts.items())]
-        assert sum(part.length for part in parts) == size
-        crc = combined(parts, checksum_of(self._store.limits))
-        kept = crc if self._store.limits.checksum else None
-        finish = Finish(self._client, self._session, parts, size, kept, self._exclusive)
-        found = finish.publish()
+        try:
+            found = self._publish(size)
+        except StoreRefused as error:
+            if not self._take_late_parts(error):
+                raise
+            found = self._publish(size)
         self._etag, self._over = found.etag, True
         self._sender.close()
+        crc = combined(self._parts(), checksum_of(self._store.limits))
         return self._report(found, crc, tuple(self._tidied_up()))
+
+    def _parts(self) -> list[Part]:
+        return [part for _, part in sorted(self._sender.parts.items())]
+
+    def _publish(self, size: int) -> ObjectInfo:
+        parts, limits = self._parts(), self._store.limits
+        assert sum(part.length for part in parts) == size
+        kept = combined(parts, checksum_of(limits)) if limits.checksum else None
+        finish = Finish(self._client, self._session, parts, size, kept, self._exclusive)
+        return finish.publish()
+
+    def _take_late_parts(self, error: StoreRefused) -> bool:
+        """Take parts that have replaced ours with the same bytes for ours; say if all have.
+
+        A worker that was thought lost may send its parts once more, and where an ETag is
+        not the MD5 theirs is another.
+        """
+        upload = self._session.upload
+        try:
+            listed = self._client.request(lambda: list(self._store.list_parts(upload)))
+        except StoreError:  # then it was something else that the store refused
+            return False
+        late = late_parts(self._parts(), listed)
+        for number, part in late.items():
+            if part is None:
+                error.add_note(f"part {number} is another by now, and not known to be the same")
+            else:
+                self._sender.parts[number] = part
+        return bool(late) and None not in late.values()
 
     def _tidied_up(self) -> Iterator[str]:
         """Remove what the upload needed; yield what failed, which is no failed export."""

@@ -41,9 +41,11 @@ def plan(pair: dict[str, Path]) -> Plan:
     return planned(pair, "m-1")
 
 
-def planned(pair: dict[str, Path], image_id: str) -> Plan:
+def planned(
+    pair: dict[str, Path], image_id: str, store: str = "s3://storage.example.com"
+) -> Plan:
     request = ExportRequest(image_id=image_id, bucket="b", request_id="R")
-    destination = destination_of(request, "s3://storage.example.com")
+    destination = destination_of(request, store)
     upload = imgconv.UploadOptions(part_size=7, metadata={"k": "v"})
     read = imgconv.ReadOptions(allow_references=("/tmp",))
     settings = ExportSettings(upload=upload, read=read, keep=True)
@@ -81,6 +83,45 @@ def test_one_of_many_processes_gets_the_lock_and_death_frees_it(
         for process in crowd:
             process.kill()
             process.communicate()
+
+
+def lock(store: str, **more: str) -> str:
+    request = ExportRequest(image_id="m-1", bucket="b", **more)
+    return destination_of(request, store).lock("key")
+
+
+def test_one_store_spelt_in_two_ways_is_one_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And two stores with a bucket of one name are two."""
+    here = lock("s3://storage.example.com")
+    assert here == "s3://b/key at storage.example.com"
+    for same in ("https://Storage.Example.COM", "http://storage.example.com:80/"):
+        assert lock(f"s3://{same}") == here
+    assert lock("s3://other.example.com") != here != lock("s3://storage.example.com:9000")
+    assert lock("oss://storage.example.com", region="cn-hangzhou") != here
+    for scheme in ("s3", "oss"):
+        monkeypatch.setenv("OSS_ENDPOINT", "storage.example.com")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "https://storage.example.com")
+        assert lock(f"{scheme}://") == lock(f"{scheme}://storage.example.com")
+    monkeypatch.delenv("OSS_ENDPOINT")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    public = {lock(f"oss://oss-cn-hangzhou{end}.aliyuncs.com") for end in ("", "-internal")}
+    assert public == {lock("oss://", region="cn-hangzhou")}
+    assert lock("s3://s3.eu-west-1.amazonaws.com") == lock("s3://", region="us-east-1")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert lock(f"file://{tmp_path}/./link//") == lock(f"file://{tmp_path}")
+
+
+def test_two_stores_with_a_bucket_of_one_name(state: Path, pair: dict[str, Path]) -> None:
+    ledger = Ledger(str(state))
+    for number, store in enumerate(("s3://one.example.com", "s3://two.example.com")):
+        ledger.add(f"tsk-{number}", planned(pair, "m-1", store), owner.our_mark(), None)
+    again = planned(pair, "m-1", "s3://https://two.example.com:443/")
+    with pytest.raises(ImageIsExporting, match=r"at two.example.com: tsk-1 is at it"):
+        ledger.add("tsk-2", again, owner.our_mark(), None)
+    assert {task.target for task in ledger.all()} == {"s3://b/m-1_manifest.raw.json"}
 
 
 def test_a_new_task_is_told_of_dead_ones_with_its_names(state: Path, plan: Plan) -> None:

@@ -177,7 +177,7 @@ def test_a_killed_one_is_cancelled_or_superseded(
     slow.faults.rule = lambda operation, request: None
     assert imgconv(*words, "-q").returncode == 0
     _, second, third = library.export_tasks(state=state)
-    assert (second.status, third.status) == ("Failed", "Finished")
+    assert (second.status, third.status) == ("Cancelled", "Finished")
     assert second.message == f"superseded by {third.task_id}"
     assert set(oss.objects("")) == {
         *("m-1_system.raw", "m-1_data_xvdb.raw", "m-1_manifest.raw.json")
@@ -420,9 +420,75 @@ def test_failed_ones_may_be_run_again(
     assert len(oss.objects("m-1_")) == 3
 
 
+def test_what_is_over_can_be_forgotten(
+    pair: dict[str, Path], state: Path, folder: Path
+) -> None:
+    """One by one, or all that are old enough; one that failed has to be cancelled first."""
+    words = export_words(pair, state, "--store", f"file://{folder}", "-q")
+    assert imgconv(*words).returncode == 0
+    assert imgconv(*words).returncode == 1  # its objects are there
+    assert imgconv(*words, "--image-id", "m-2").returncode == 0
+    finished, failed, other = (task.task_id for task in library.export_tasks(state=state))
+    done = imgconv("tasks", "remove", failed, "--state", state)
+    assert_one_line_error(done, f"{failed}: is Failed; imgconv tasks cancel", status=2)
+    assert imgconv("tasks", "remove", finished, "--state", state).returncode == 0
+    assert [task.task_id for task in library.export_tasks(state=state)] == [failed, other]
+    with sqlite3.connect(state) as db:
+        assert db.execute("SELECT count(*) FROM disk").fetchone() == (4,)
+        db.execute("UPDATE task SET changed = changed - 86400 WHERE id <> ?", (failed,))
+    db.close()
+    assert imgconv("tasks", "cancel", failed, "--state", state).returncode == 0
+    done = imgconv("tasks", "prune", "--older-than", "23h", "--state", state)
+    assert "forgot 1 tasks" in done.stderr
+    assert [task.task_id for task in library.export_tasks(state=state)] == [failed]
+    assert library.forget_export_tasks(older_than=-1, state=state) == 1
+    assert library.export_tasks(state=state) == []
+    assert len([*(folder / BUCKET).iterdir()]) == 6
+
+
+def test_a_running_one_is_not_forgotten(
+    pair: dict[str, Path], state: Path, folder: Path
+) -> None:
+    def forget(task: library.ExportTask) -> None:
+        assert library.forget_export_tasks(older_than=-1, state=state) == 0
+        with pytest.raises(library.UsageError, match="is Waiting"):
+            task.forget()
+
+    request = library.ExportRequest(image_id="m-1", bucket=BUCKET)
+    library.export(request, pair, store=f"file://{folder}", state=state, on_accepted=forget)
+
+
+def test_resuming_remembers_how_many_may_run(
+    pair: dict[str, Path], state: Path, folder: Path
+) -> None:
+    """Unless it is told another number."""
+    store, request = f"file://{folder}", library.ExportRequest(image_id="m-1", bucket=BUCKET)
+    limits, results = library.ExportLimits(exports=1), []
+    foreign = folder / BUCKET / "m-1_system.raw"
+    foreign.write_bytes(b"in the way")
+    with pytest.raises(library.ExportImageFailed):
+        library.export(request, pair, store=store, state=state, limits=limits)
+    foreign.unlink()
+    (task,) = library.export_tasks(state=state)
+
+    def meanwhile(running: library.ExportTask) -> None:
+        resume = "tasks", "resume", task.task_id, "--state", state
+        results.append(imgconv(*resume))
+        results.append(imgconv(*resume, "--max-exports", "2"))
+
+    other = library.ExportRequest(image_id="m-2", bucket=BUCKET)
+    library.export(other, pair, store=store, state=state, on_accepted=meanwhile)
+    assert_one_line_error(results[0], "ConcurrentQuotaExceed.ExportImage", status=75)
+    assert results[1].returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["prune"], "needs --older-than"),
+        (["list", "--older-than", "1d"], "nothing else takes it"),
+        (["remove"], "needs a task"),
+        (["remove", "tsk-1"], "no such task"),
         (["show"], "needs a task"),
         (["list", "tsk-1"], "takes no task"),
         (["show", "tsk-1"], "no such task"),

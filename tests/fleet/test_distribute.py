@@ -12,13 +12,14 @@ from support.seaweed import BUCKET, Seaweed
 from support.workers import dask, lasting, processes
 
 import imgconv
-from imgconv import Progress, Qcow2, Raw, Report, Shares, UploadOptions, Vdi, Vhd, Vmdk
+from imgconv import Progress, Qcow2, Raw, Report, Shares, UploadOptions, Vdi, Vhd, Vhdx, Vmdk
 from imgconv.fleet.executors import LastingExecutor
 from imgconv.units import KiB, MiB, TiB
 
 SMALL = Shares(scan=4 * MiB, send=4 * MiB)
 PARTS = UploadOptions(part_size=MiB)
-FORMATS = [Raw(), Qcow2(), Vhd(), Vhd(subformat="fixed"), Vmdk(), Vdi(), Vdi(subformat="fixed")]
+FORMATS = [Raw(), Qcow2(), Vhd(), Vmdk(), Vdi(), Vhdx()]
+FORMATS += [Vhd(subformat="fixed"), Vdi(subformat="fixed"), Vhdx(subformat="fixed")]
 
 
 @pytest.fixture(scope="module")

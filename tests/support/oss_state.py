@@ -100,6 +100,7 @@ class State:
         self.missing_buckets: set[str] = set()
         self.locations: dict[str, str] = {}  # of buckets that are in another region
         self.encryption: dict[str, str] = {}  # by which method buckets encrypt
+        self.unique_etags = False  # of parts, as where customers' keys encrypt them
         self.lock = threading.RLock()
         self.uploads: dict[str, PendingUpload] = {}
         self.objects: dict[tuple[str, str], StoredObject] = {}
@@ -160,6 +161,8 @@ class State:
             path.unlink()
             raise
         etag = f"{crc:032X}" if self._discard else digest.hexdigest().upper()
+        if self.unique_etags:
+            etag = os.urandom(16).hex().upper()
         words = f"{number}", f"{time.time_ns():x}", f"{length:x}", f"{crc:x}", etag
         return path.rename(path.with_name("-".join(words) + ".new"))
 
