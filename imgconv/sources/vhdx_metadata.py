@@ -167,14 +167,14 @@ def _items(image: ImageFile, region: ondisk.Region) -> Iterator[tuple[bytes, tup
     table = ondisk.MetadataTable.unpack(raw)
     image.check(table.signature == ondisk.METADATA, at, "no table of metadata")
     image.check(table.count <= ondisk.MAX_ENTRIES, at, f"{table.count} items of metadata")
-    seen = set[bytes]()
+    seen = dict[bytes, tuple[int, int]]()
     for low in range(step, step + table.count * step, step):
         item = ondisk.Item.unpack(raw[low : low + step])
         if item.kind not in _KNOWN_ITEMS or item.flags & ondisk.USER_ITEM:
             _refuse_required(image, item)
             continue
         image.check(item.kind not in seen, at + low, "an item is listed twice")
-        seen.add(item.kind)
+        seen[item.kind] = item.offset, item.offset + item.length
         inside = ondisk.TABLE_SIZE <= item.offset <= region.length - item.length
         image.check(
             inside and item.length <= ondisk.MAX_ITEM,
@@ -182,6 +182,7 @@ def _items(image: ImageFile, region: ondisk.Region) -> Iterator[tuple[bytes, tup
             f"an item of {item.length} bytes at {item.offset} of the metadata",
         )
         yield item.kind, (at + item.offset, item.length)
+    image.check_apart(Ranges.of(list(seen.values())), at)
 
 
 def _refuse_required(image: ImageFile, item: ondisk.Item) -> None:
