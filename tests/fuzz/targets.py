@@ -14,6 +14,7 @@ from typing import Any
 
 from hostile.cases import FAMILIES
 from hostile.made import Made, fixed_vhd, make_qcow2, make_stream, make_vdi, make_vhd, make_vmdk
+from hostile.worker import peak_memory
 from support.engine import MemorySource
 
 import imgconv
@@ -133,10 +134,6 @@ class _Guard:
 _guard: _Guard | None = None
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
 def _memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
@@ -149,12 +146,12 @@ def run_one(target: Target, content: bytes) -> None:
             with suppress(Exception):
                 _read(target.format, seed)
         _guard = _Guard()
-    sealed, before, peak = target.seal(content), _memory(), _peak()
+    sealed, before, peak = target.seal(content), _memory(), peak_memory()
     for each in (content,) if sealed == content else (content, sealed):
         with _guard.watching(), suppress(ImgconvError):
             _read(target.format, each)
-    if _peak() > max(peak, before + GROWTH):
-        raise Finding(f"grew by {_peak() - before} bytes")
+    if peak_memory() > max(peak, before + GROWTH):
+        raise Finding(f"grew by {peak_memory() - before} bytes")
 
 
 def _read(format_name: str, content: bytes) -> None:
