@@ -13,7 +13,7 @@ BENCH := build/bench-venv/.installed
 BENCH_OPTIONS := $(SCALE:%=--scale %) $(RUNS:%=--runs %)
 NATIVE_BENCH := benchmarks/native_functions.py
 
-.PHONY: help fuzz demo test check format native-test native-test-arm native-test-x86 asan clean
+.PHONY: help fuzz fuzz-keep demo test check format native-test native-test-arm native-test-x86 asan clean
 .PHONY: set-up
 .PHONY: bench bench-matrix bench-startup bench-scaling bench-compression bench-native
 .PHONY: bench-reading bench-publish
@@ -56,6 +56,9 @@ asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of 
 
 fuzz: $(VENV)/.tested ## fuzz a reader, guided by coverage; FORMAT=qcow2 TIME=600 (seconds)
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(FORMAT),qcow2) $(or $(TIME),600)
+
+fuzz-keep: $(VENV)/.tested ## keep as seeds what fuzzing found that leads further; FORMAT=qcow2
+	PYTHONPATH=tests $(BIN)/python -m fuzz.keep $(or $(FORMAT),qcow2) build/corpus/$(or $(FORMAT),qcow2)
 
 bench: $(BENCH) ## time everything beside the peers; SCALE=0.1 RUNS=3 for a laptop
 	@$(MAKE) --no-print-directory bench-matrix bench-startup bench-scaling \

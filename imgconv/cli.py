@@ -1,5 +1,6 @@
 """The command line: runs a command, turns errors into one line and an exit code."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import NoReturn
 
 from imgconv import terminal
 from imgconv.commands import COMMANDS, INSTEAD, run_command
-from imgconv.errors import Cancelled, ImgconvError, OutOfResources
+from imgconv.errors import Cancelled, ImgconvError, OutOfResources, SourceUnreadable, UsageError
 
 DEFECT = 70
 _WORDS: dict[int, str] = {
@@ -87,8 +88,29 @@ def _fail(error: ImgconvError, words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version"):
-        words.insert(0, "convert")
+    if not words or words[0] in COMMANDS or words[0] in ("-h", "--help", "--version"):
+        return _run_named(words)
+    words.insert(0, "convert")
+    try:
+        return _run_named(words)
+    except (UsageError, SourceUnreadable) as error:
+        if slip := _slip(words[1]):
+            error.add_note(slip)
+        raise
+
+
+def _slip(word: str) -> str:
+    """Return what there is to say of a word that may have been meant as a command."""
+    if not word.replace("-", "").isalpha() or word.startswith("-") or os.path.lexists(word):
+        return ""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, 1)
+    choice = f"did you mean {near[0]}?" if near else f"commands: {', '.join(COMMANDS)}"
+    return f"{word!a} is neither a file nor a command; {choice}"
+
+
+def _run_named(words: list[str]) -> int:
     if any(word.startswith(("-o", "--store")) for word in words):
         from imgconv.commands.option_help import option_help, wants_option_help
 

@@ -149,7 +149,7 @@ def check(
         raise OptionError(f"limit={limit}: must be positive")
     with opened_file(os.fsdecode(source), source_format, store, cancelled) as (file, name):
         inspection = Inspection(
-            image=ImageFile(file, name, read or ReadOptions()),
+            image=ImageFile(file, name, read or ReadOptions(), cancelled=cancelled),
             findings=Findings(limit),
             data=data,
             threads=thread_count(threads),

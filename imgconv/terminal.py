@@ -170,12 +170,12 @@ def progress_lines() -> "tuple[Callable[[Progress], None], Close]":
 
 
 def report_text(report: "Report") -> str:
-    """Sum up a conversion: virtual, data and written or sent bytes apart."""
+    """Sum up a conversion: virtual, data and written or sent bytes apart, if verified."""
     rate = report.virtual_size / max(report.seconds, 1e-9)
     return (
         f"{report.output}: {report.format}, virtual {format_size(report.virtual_size)}, "
         f"data {format_size(report.data_bytes)}, "
-        f"{_delivery_text(report)}; "
+        f"{_delivery_text(report)}{', verified' if report.verified else ''}; "
         f"{report.seconds:.2f} s ({format_size(rate)}/s of disk)"
     )
 

@@ -40,6 +40,11 @@ def test_options_reach_the_format(tmp_path: Path, raw: Path) -> None:
     assert (head[7], head[23]) == (2, 12)
 
 
+def test_what_was_verified_is_said_to_be(tmp_path: Path, raw: Path) -> None:
+    assert ", verified; " in imgconv(raw, tmp_path / "o.vmdk", "--verify").stdout
+    assert ", verified" not in imgconv(raw, tmp_path / "o.vmdk").stdout
+
+
 def test_quiet(tmp_path: Path, raw: Path) -> None:
     done = imgconv(raw, tmp_path / "o.vmdk", "-q")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -142,6 +147,9 @@ def test_option_help() -> None:
         (["disk.raw", "o.qcow2", "-m", "two"], ["not a whole number"], 2),
         (["disk.raw", "-"], ["-O"], 2),
         (["disk.raw"], ["OUT", "--help"], 2),
+        (["nosuch"], ["OUT", "'nosuch' is neither a file nor a command; commands: conv"], 2),
+        (["chek", "disk.raw"], ["neither a file nor a command; did you mean check?"], 1),
+        (["verfy-export", "o.raw"], ["No such file", "did you mean verify-export?"], 1),
         ([], ["COMMAND"], 2),
         (["disk.raw", "o.raw", "--frobnicate"], ["--frobnicate"], 2),
         (["disk.raw", "there.raw", "--no-clobber"], ["exists"], 1),

@@ -10,13 +10,12 @@ import pytest
 from support import disks
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
+from support.fickle import Fickle
 from support.peers import info as qemu_info
 from support.peers import qemu_img, qemu_name
 
 import imgconv
 from imgconv.errors import UnsupportedCombination, VerificationFailed
-from imgconv.identity import Identity
-from imgconv.ranges import Ranges
 from imgconv.units import KiB, MiB
 
 SIZE = 9 * MiB
@@ -210,41 +209,10 @@ def test_map_beyond_the_end_is_empty(tmp_path: Path) -> None:
     assert command("map", "--json", "-s", "1G", image).stdout == "[]\n"
 
 
-class Fickle:
-    """A disk that reads once as one thing and ever after as another."""
-
-    name, size, warnings = "fickle", MiB, ()
-    identity = Identity("fickle")
-
-    def __init__(self) -> None:
-        self.read = 0
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        self.read += len(buffer)
-        buffer[:] = (b"A" if self.read <= self.size else b"B") * len(buffer)
-
-    def extents(self) -> Iterator[Ranges]:
-        yield Ranges.single(0, self.size)
-
-    def verify(self) -> None:
-        """It claims not to have changed."""
-
-    def close(self) -> None:
-        """Nothing to close."""
+VERIFIED = ["raw", "qcow2", "vhd", "vmdk", "vdi", "raw.zst", "raw.gz"]
 
 
-VERIFIED = [
-    "out.raw",
-    "out.qcow2",
-    "out.vhd",
-    "out.vmdk",
-    "out.vdi",
-    "out.raw.zst",
-    "out.raw.gz",
-]
-
-
-@pytest.mark.parametrize("name", VERIFIED)
+@pytest.mark.parametrize("name", [f"out.{name}" for name in VERIFIED])
 def test_verified_files(tmp_path: Path, name: str) -> None:
     raw = made(tmp_path, "raw", "")
     report = imgconv.convert(raw, tmp_path / name, verify=True)

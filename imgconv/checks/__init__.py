@@ -18,6 +18,9 @@ TABLE = {
     "vhd": "imgconv.checks.vhd:check_vhd",
     "vmdk": "imgconv.checks.vmdk:check_vmdk",
     "vhdx": "imgconv.checks.vhdx:check_vhdx",
+    "raw.gz": "imgconv.checks.raw_gz:check_raw_gz",
+    "raw.zst": "imgconv.checks.raw_zst:check_raw_zst",
+    "raw.tar.gz": "imgconv.checks.raw_tar_gz:check_raw_tar_gz",
 }
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 from imgconv.checks.findings import Findings
 from imgconv.checks.report import CORRUPTION, ERROR, LEAK, WARNING
+from imgconv.errors import ImageMalformed, ImageUnsupported
 from imgconv.ranges import Column, Mask
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
@@ -65,6 +67,11 @@ class Inspection:
             self.warning(rule, offset, text)
         return holds
 
+    def noting(self, rule: str, offset: int) -> "Noting":
+        """Record what a reader refuses, which ends the block: a corruption of that rule, or,
+        of what is merely not read, an error at that offset."""
+        return Noting(self, rule, offset)
+
     def corruptions(
         self, rule: str, wrong: Mask, offsets: Column, text: Callable[[int], str]
     ) -> None:
@@ -95,3 +102,30 @@ class Inspection:
         if there:
             self.file.read_into(start, memoryview(buffer)[:there])
         return bytes(buffer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noting:
+    """Makes findings of what readers raise, in a block."""
+
+    inspection: Inspection
+    rule: str
+    offset: int
+
+    def __enter__(self) -> None:
+        """Nothing is wrong so far."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        """Record the error if it is about the image; others pass."""
+        if isinstance(error, ImageMalformed):
+            self.inspection.corruption(self.rule, error.offset, error.reason)
+        elif isinstance(error, ImageUnsupported):
+            self.inspection.error("unsupported", self.offset, str(error))
+        else:
+            return False
+        return True

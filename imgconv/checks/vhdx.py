@@ -1,11 +1,9 @@
-"""VHDX: both headers and region tables, and whether every block has a place of its own.
+"""VHDX: all it says of itself, and whether every block has a place of its own.
 
-Of an image with a log to be replayed, what would be there afterwards is checked. Headers,
-regions and metadata are read as for opening, so that the first thing wrong with them ends the
-check; block tables are looked through to the end.
+Of an image with a log to be replayed, what would be there afterwards is checked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,11 +12,16 @@ from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.placement import Placement
 from imgconv.checks.report import Usage
-from imgconv.errors import ImageMalformed, ImageUnsupported
+from imgconv.checks.vhdx_front import (
+    Disk,
+    check_apart,
+    check_headers,
+    check_log,
+    check_metadata,
+    check_regions,
+)
 from imgconv.ondisk import vhdx as ondisk
 from imgconv.ranges import Column, Mask, Ranges
-from imgconv.sources.vhdx_log import replayed
-from imgconv.sources.vhdx_metadata import Kind, Regions, read_header, read_kind, read_regions
 from imgconv.units import MiB
 
 _ENTRY = 8
@@ -29,63 +32,54 @@ _RESERVED = 0xFFFF8
 
 def check_vhdx(inspection: Inspection) -> Usage:
     """Check a VHDX; raises what reading the file raises."""
-    try:
-        header = read_header(inspection.image)
-        _check_copies(inspection)
-        present = replayed(inspection.image, header)
-        inspection.advise(
-            present is inspection.image, "dirty", header.log_offset, "a log to be replayed"
-        )
-        inspection = replace(inspection, image=present)
-        regions = read_regions(present, header)
-        kind = read_kind(present, regions.metadata)
-    except ImageMalformed as error:
-        inspection.corruption("structure", error.offset, error.reason)
+    header = check_headers(inspection)
+    if header is not None and header.version != ondisk.VERSION:
+        text = f"a VHDX of version {header.version}; only 1 is known"
+        inspection.error("unsupported", ondisk.HEADERS_AT[0], text)
         return Usage()
-    except ImageUnsupported as error:
-        inspection.error("unsupported", 0, str(error))
+    inspection = replace(inspection, image=check_log(inspection, header))
+    areas = check_regions(inspection, header)
+    disk = None if areas.metadata is None else check_metadata(inspection, areas.metadata)
+    if areas.table is None or disk is None:
         return Usage()
-    return _check_table(inspection, regions, kind)
+    return _check_table(inspection, areas.table, areas.taken, disk)
 
 
-def _check_copies(inspection: Inspection) -> None:
-    """Check what the file has twice; while it is in use, one header is as it should be."""
-    for at in ondisk.HEADERS_AT:
-        header = ondisk.Header.unpack(inspection.read(at, ondisk.Header.LAYOUT.size))
-        right = header.signature == ondisk.HEADER and header == header.sealed()
-        inspection.advise(right, "header-copy", at, "a header whose checksum is wrong")
-    tables = [inspection.read(at, ondisk.TABLE_SIZE) for at in ondisk.REGIONS_AT]
-    for at, raw in zip(ondisk.REGIONS_AT, tables, strict=True):
-        right = ondisk.RegionTable.unpack(raw).checksum == ondisk.checksum(raw)
-        inspection.advise(right, "region-copy", at, "a region table whose checksum is wrong")
-    same = tables[0] == tables[1]
-    inspection.advise(same, "region-copy", ondisk.REGIONS_AT[1], "the region tables differ")
-
-
-def _check_table(inspection: Inspection, regions: Regions, kind: Kind) -> Usage:
-    layered = kind.locator is not None
-    entries = kind.blocks.entries_over_parent if layered else kind.blocks.entries
-    room, at = regions.table.length, regions.table.offset
+def _check_table(
+    inspection: Inspection,
+    region: ondisk.Region,
+    others: tuple[tuple[int, int], ...],
+    disk: Disk,
+) -> Usage:
+    blocks, room, at = disk.blocks, region.length, region.offset
+    entries = blocks.entries_over_parent if disk.layered else blocks.entries
     text = f"the block table has {room} bytes, but the disk has {entries} entries"
     if not inspection.require(_ENTRY * entries <= room, "map-size", at, text):
         return Usage()
     inside = inspection.holds(at, _ENTRY * entries)
     if not inspection.require(inside, "map-beyond-end", at, "the block table"):
         return Usage()
-    table = _Table(inspection, kind.blocks, at, entries, layered)
+    table = _Table(inspection, blocks, at, entries, disk.layered)
     table.check()
-    taken = [*regions.taken, *((low, low + ondisk.BITMAP_SIZE) for low in table.bitmaps)]
-    taken[0] = (0, max(table.first, ondisk.ALIGNMENT))  # QEMU leaves room before the blocks
-    length = kind.blocks.block_size
-    start, stop = (np.array(column) for column in zip(*taken, strict=True))
-    placement = Placement(inspection, table.walk, length, Ranges(start, stop), "a block")
+    # QEMU leaves room before the blocks.
+    taken = _merged([(0, max(table.first, ondisk.ALIGNMENT)), *others[1:]])
+    bitmaps = [(low, low + ondisk.BITMAP_SIZE) for low in table.bitmaps]
+    check_apart(inspection, [*_merged(others), *bitmaps], at)
+    places = _merged([*taken, *bitmaps])
+    placement = Placement(inspection, table.walk, blocks.block_size, places, "a block")
     placement.check()
     placement.leak_until(inspection.size)
     return Usage(
-        total_clusters=kind.blocks.count,
+        total_clusters=blocks.count,
         allocated_clusters=table.allocated,
         image_end_offset=placement.end,
     )
+
+
+def _merged(places: Iterable[tuple[int, int]]) -> Ranges:
+    """Put ranges in order, and those together that touch."""
+    start, stop = (np.array(column) for column in zip(*sorted(places), strict=True))
+    return Ranges(start, stop).merged()
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +93,8 @@ class _Table:
     layered: bool
     allocated: int = field(default=0, init=False)
     bitmaps: list[int] = field(default_factory=list, init=False)
+    _partly: set[int] = field(default_factory=set, init=False)  # numbers of chunks
+    _told: set[int] = field(default_factory=set, init=False)
 
     def _pieces(self) -> Iterator[tuple[Column, Column, Mask, Column]]:
         """Yield the numbers of entries, these, which are of blocks, and where they are."""
@@ -145,8 +141,21 @@ class _Table:
             need = np.where(number == blocks.count - 1, cut, blocks.block_size)
             beyond = stored & ((where < 0) | (where > inspection.size - need))
             inspection.corruptions("block-beyond-end", beyond, at, Told("a block at {}", where))
-            self._check_bitmaps(~of_block & (state == ondisk.PRESENT), where, at)
+            chunk = number // blocks.ratio
+            self._partly.update(chunk[of_block & (state == ondisk.PARTLY_PRESENT)].tolist())
+            there = ~of_block & (state == ondisk.PRESENT)
+            self._told.update((chunk[there] - 1).tolist())
+            self._check_bitmaps(there, where, at)
             inspection.tally.advance(_ENTRY * len(entry))
+        self._check_told()
+
+    def _check_told(self) -> None:
+        """Check that there are bitmaps for all blocks that need one."""
+        ratio = self.blocks.ratio
+        for chunk in sorted(self._partly - self._told) if self.layered else ():
+            at = self.start + _ENTRY * (chunk * (ratio + 1) + ratio)
+            text = "blocks are there in part, but no bitmap is"
+            self.inspection.corruption("bitmap", at, text)
 
     def _wrong(self, state: Column, of_block: Mask) -> Mask:
         """Say which entries are in a state that they cannot be in."""
@@ -161,7 +170,8 @@ class _Table:
 
     def _check_bitmaps(self, there: Mask, where: Column, at: Column) -> None:
         if self.layered:
-            beyond = there & (where > self.inspection.size - ondisk.BITMAP_SIZE)
+            beyond = where > self.inspection.size - ondisk.BITMAP_SIZE
+            beyond = there & (beyond | (where < 0))
             self.inspection.corruptions(
                 "block-beyond-end", beyond, at, Told("a bitmap at {}", where)
             )

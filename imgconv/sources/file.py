@@ -27,15 +27,21 @@ _ITSELF = Pieces(Ranges.single(0, (1 << 63) - 1), np.zeros(1, np.int64))
 
 class FileSource:
     """A raw disk; whatever lies past the end of a file whose length is no multiple of
-    512 reads as zeros."""
+    512 reads as zeros.
 
-    def __init__(self, path: str, *, follow: bool = True):
+    With `within`, a descriptor of the path's folder, it is what has that name there, and no
+    link, wherever the path may lead by now.
+    """
+
+    def __init__(self, path: str, *, within: int | None = None):
         self.name = path
         self._prefix = Prefix(None)
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+        name, flags = path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        if within is not None:
+            name, flags = os.path.basename(path), flags | os.O_NOFOLLOW
         try:
-            # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-            links = 0 if follow else os.O_NOFOLLOW
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | links)
+            self._fd = os.open(name, flags, dir_fd=within)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise SourceUnreadable(f"{path}: {reason}") from error

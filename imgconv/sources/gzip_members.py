@@ -79,9 +79,7 @@ class Members:
         if where and not any(front):
             self._check_zeros()
             return False
-        begins = front[:2] == ondisk.MAGIC and len(front) == ondisk.Header.LAYOUT.size
-        self._image.check(begins, where, "there is no gzip member")
-        self._read_header(where, ondisk.Header.unpack(front))
+        read_header(self._image, self._feed)
         self._inflater, self._crc, self._begun = Inflater(), 0, self.at
         self._members += 1
         if self._members > _TINY + self.at // SECTOR:
@@ -89,27 +87,6 @@ class Members:
                 f"{self._image.file.name}: {self._members} members hold next to nothing"
             )
         return True
-
-    def _read_header(self, where: int, header: ondisk.Header) -> None:
-        check, feed = self._image.check, self._feed
-        check(header.method == ondisk.DEFLATE, where + 2, f"has no method {header.method}")
-        check(not header.flags & ondisk.RESERVED, where + 3, "uses flags nobody knows")
-        raw = feed.take(ondisk.Header.LAYOUT.size)
-        if header.flags & ondisk.HAS_EXTRA:
-            length = feed.take(2)
-            raw += length + feed.take(int.from_bytes(length, "little"))
-        for flag in (ondisk.HAS_NAME, ondisk.HAS_COMMENT):
-            if header.flags & flag:
-                raw += self._text()
-        if header.flags & ondisk.HAS_CRC:
-            at, crc = feed.where, int.from_bytes(feed.take(2), "little")
-            check(crc == CRC32.update(raw) & 0xFFFF, at, "the header's checksum is wrong")
-
-    def _text(self) -> bytes:
-        where, front = self._feed.where, self._feed.peek(_TEXT)
-        end = front.find(b"\0")
-        self._image.check(end >= 0, where, "a name or comment does not end")
-        return self._feed.take(end + 1)
 
     def _end(self) -> None:
         """Compare what came with what the member says at its end."""
@@ -132,6 +109,33 @@ class Members:
             rest = buffer[: file.size - at]
             file.read_into(at, rest)
             self._image.check(is_zero(rest), at, "what follows the last member is none")
+
+
+def read_header(image: ImageFile, feed: Feed) -> None:
+    """Take the header of a member from the feed; ImageMalformed for one that cannot be."""
+    where, front = feed.where, feed.peek(ondisk.Header.LAYOUT.size)
+    begins = front[:2] == ondisk.MAGIC and len(front) == ondisk.Header.LAYOUT.size
+    image.check(begins, where, "there is no gzip member")
+    header, check = ondisk.Header.unpack(front), image.check
+    check(header.method == ondisk.DEFLATE, where + 2, f"has no method {header.method}")
+    check(not header.flags & ondisk.RESERVED, where + 3, "uses flags nobody knows")
+    raw = feed.take(ondisk.Header.LAYOUT.size)
+    if header.flags & ondisk.HAS_EXTRA:
+        length = feed.take(2)
+        raw += length + feed.take(int.from_bytes(length, "little"))
+    for flag in (ondisk.HAS_NAME, ondisk.HAS_COMMENT):
+        if header.flags & flag:
+            raw += _text(image, feed)
+    if header.flags & ondisk.HAS_CRC:
+        at, crc = feed.where, int.from_bytes(feed.take(2), "little")
+        check(crc == CRC32.update(raw) & 0xFFFF, at, "the header's checksum is wrong")
+
+
+def _text(image: ImageFile, feed: Feed) -> bytes:
+    where, front = feed.where, feed.peek(_TEXT)
+    end = front.find(b"\0")
+    image.check(end >= 0, where, "a name or comment does not end")
+    return feed.take(end + 1)
 
 
 def _resume(image: ImageFile, where: int, at: int, inflater: Inflater | None) -> Members:

@@ -1,7 +1,13 @@
-"""Opening files that an image names, which only the user's word allows."""
+"""Opening files that an image names, which only the user's word allows.
+
+A path is resolved once and then walked from folder to folder, none of which may be a link by
+then: what was allowed is what is opened, whatever others do to the folders meanwhile.
+"""
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from imgconv.errors import ImageUnsupported, OptionError, SourceUnreadable
 from imgconv.sources import open_image
@@ -20,15 +26,14 @@ def open_reference(image: ImageFile, named: str, what: str) -> FileSource:
     A name is a path, beginning at the image's folder, and never anything else. Raises
     ImageUnsupported when it is not among the allowed ones, and SourceUnreadable.
     """
-    refusal = ImageUnsupported(
-        f"{image.file.name}: needs {what}, {named!a}, which is not allowed (--allow-references)"
-    )
     path = _allowed_path(image, named)
     if path is None:
-        raise refusal
+        raise ImageUnsupported(
+            f"{image.file.name}: needs {what}, {named!a}, which is not allowed "
+            "(--allow-references)"
+        )
     try:
-        _check_kind(path, image.options.allow_references)
-        found = FileSource(path, follow=False)
+        found = _open(image, path)
     except SourceUnreadable as error:
         error.add_note(f"named by {image.file.name} as {what}")
         raise
@@ -62,19 +67,6 @@ def open_below(image: ImageFile, named: str, what: str, format_name: str | None)
         raise
 
 
-def _check_kind(path: str, allowed: str | tuple[str, ...]) -> None:
-    """Refuse what is no file, or a block device that the user named, before it is opened:
-    the other end of a device or a FIFO would feel it."""
-    try:
-        mode = os.lstat(path).st_mode
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SourceUnreadable(f"{path}: {reason}") from error
-    named = isinstance(allowed, tuple) and path in map(os.path.realpath, allowed)
-    if not stat.S_ISREG(mode) and not (named and stat.S_ISBLK(mode)):
-        raise SourceUnreadable(f"{path}: is not a regular file")
-
-
 def _allowed_path(image: ImageFile, named: str) -> str | None:
     """Return the path to open, without links in it, or None for a file that is forbidden."""
     allowed = image.options.allow_references
@@ -89,3 +81,57 @@ def _allowed_path(image: ImageFile, named: str) -> str | None:
         if known in (path, os.path.dirname(path)):
             return path
     return None
+
+
+def _open(image: ImageFile, path: str) -> FileSource:
+    """Open a path that has no links in it; SourceUnreadable if it has some by now."""
+    allowed = image.options.allow_references
+    try:
+        with _folder(os.path.dirname(path)) as folder:
+            if allowed == SAME_FOLDER:
+                _check_beside(image, path, folder)
+            status = _status(os.path.basename(path), folder)
+            _check_kind(path, status.st_mode, allowed)
+            found = FileSource(path, within=folder)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceUnreadable(f"{path}: {reason}") from error
+    if not found.same_file(status):
+        found.close()
+        raise SourceUnreadable(f"{path}: was replaced while it was opened")
+    return found
+
+
+@contextmanager
+def _folder(path: str) -> Iterator[int]:
+    """Walk to a folder, through no link; yield its descriptor. Raises OSError."""
+    at = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        for name in path.split("/"):
+            if name:
+                flags = os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
+                at, above = os.open(name, flags, dir_fd=at), at
+                os.close(above)
+        yield at
+    finally:
+        os.close(at)
+
+
+def _status(name: str, folder: int) -> os.stat_result:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def _check_beside(image: ImageFile, path: str, folder: int) -> None:
+    """Refuse a folder in which the image is not, or is not any more."""
+    assert isinstance(image.file, FileSource)
+    own = os.path.basename(os.path.realpath(image.file.name))
+    if not image.file.same_file(_status(own, folder)):
+        raise SourceUnreadable(f"{path}: is not in the folder of {image.file.name} any more")
+
+
+def _check_kind(path: str, mode: int, allowed: str | tuple[str, ...]) -> None:
+    """Refuse what is no file, or a block device that the user named, before it is opened:
+    the other end of a device or a FIFO would feel it."""
+    named = isinstance(allowed, tuple) and path in map(os.path.realpath, allowed)
+    if not stat.S_ISREG(mode) and not (named and stat.S_ISBLK(mode)):
+        raise SourceUnreadable(f"{path}: is not a regular file")

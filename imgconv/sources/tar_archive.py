@@ -126,6 +126,7 @@ def members(archive: Archive) -> Iterator[Member]:
             words = replace(words, long_name=_text(_extended(archive, start, size)))
         elif header.kind not in ondisk.LONG_LINK:
             start += ondisk.BLOCK * _extensions(archive, at, block)
+            _end(archive, at, start, size)
             name = words.name(header)
             if header.kind in ondisk.REGULAR + ondisk.SPARSE:
                 yield Member(at, block, header.kind, name, words.pax, start, size)

@@ -12,7 +12,6 @@ from imgconv.sources.mapped import Mapping
 from imgconv.sources.vhdx_metadata import Regions
 from imgconv.units import MiB
 
-MAX_PIECES = 1 << 22  # that bitmaps may cut blocks into
 _ENTRY = 8
 _PIECE = MiB // _ENTRY  # entries read at once
 _GATHER = 1024
@@ -147,14 +146,13 @@ def _sectors(
     has_bitmap = np.append(table.chunk, -1)[row] == chunk
     for missing in number[~has_bitmap][:1].tolist():
         raise image.error(at, f"block {missing} is there in part, but no bitmap says which")
-    recent, count = list[Column](), 0
+    recent = list[Column]()
     columns = (number * blocks.block_size, where, table.bitmap[row] + place * length)
     for first, stored, bitmap in zip(*(column.tolist() for column in columns), strict=True):
         raw = image.read(bitmap, length, "a sector bitmap")
         base = np.array([[first], [first], [stored]])
         recent.append(base + _set_bits(raw) * blocks.sector_size)
-        count += recent[-1].shape[1]
-        image.check(count <= MAX_PIECES, bitmap, "bitmaps have too many holes")
+        image.spend(recent[-1].shape[1])
         if len(recent) == _GATHER:  # a small array costs ten times what is in it
             yield np.concatenate(recent, axis=1)
             recent = []

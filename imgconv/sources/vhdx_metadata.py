@@ -9,8 +9,8 @@ from imgconv.ranges import Ranges
 from imgconv.sources.checked import ImageFile
 from imgconv.units import is_power_of_two
 
-_KNOWN_REGIONS = {ondisk.TABLE_REGION: "block table", ondisk.METADATA_REGION: "metadata"}
-_KNOWN_ITEMS = {
+KNOWN_REGIONS = {ondisk.TABLE_REGION: "block table", ondisk.METADATA_REGION: "metadata"}
+KNOWN_ITEMS = {
     ondisk.FILE_PARAMETERS: "file parameters",
     ondisk.DISK_SIZE: "disk size",
     ondisk.DISK_ID: "disk id",
@@ -73,13 +73,13 @@ def read_regions(image: ImageFile, header: ondisk.Header) -> Regions:
     for region in regions:
         _check_aligned(image, region.offset, region.length, at)
         image.check(region.kind not in found, at, "a region is listed twice")
-        if region.kind not in _KNOWN_REGIONS and region.flags & ondisk.REQUIRED_REGION:
+        if region.kind not in KNOWN_REGIONS and region.flags & ondisk.REQUIRED_REGION:
             raise ImageUnsupported(
                 f"{image.file.name}: needs a region that is not known, "
                 f"{ondisk.guid_text(region.kind)}"
             )
         found[region.kind] = region
-    for kind, name in _KNOWN_REGIONS.items():
+    for kind, name in KNOWN_REGIONS.items():
         image.check(kind in found, at, f"there is no region of the {name}")
     taken = [(region.offset, region.offset + region.length) for region in regions]
     if header.log_length:
@@ -147,7 +147,7 @@ class _Items:
 
     def content(self, kind: bytes) -> tuple[int, bytes]:
         """Return where an item is, and its bytes."""
-        name = _KNOWN_ITEMS[kind]
+        name = KNOWN_ITEMS[kind]
         self.image.check(kind in self.places, self.table, f"there is no {name}")
         at, length = self.places[kind]
         return at, self.image.read(at, length, f"the {name}")
@@ -156,7 +156,7 @@ class _Items:
         """Return where an item of `length` bytes is, and its value as one number."""
         at, raw = self.content(kind)
         right = len(raw) == length
-        self.image.check(right, at, f"the {_KNOWN_ITEMS[kind]} has {len(raw)} bytes")
+        self.image.check(right, at, f"the {KNOWN_ITEMS[kind]} has {len(raw)} bytes")
         return at, int.from_bytes(raw, "little")
 
 
@@ -167,14 +167,14 @@ def _items(image: ImageFile, region: ondisk.Region) -> Iterator[tuple[bytes, tup
     table = ondisk.MetadataTable.unpack(raw)
     image.check(table.signature == ondisk.METADATA, at, "no table of metadata")
     image.check(table.count <= ondisk.MAX_ENTRIES, at, f"{table.count} items of metadata")
-    seen = set[bytes]()
+    seen = dict[bytes, tuple[int, int]]()
     for low in range(step, step + table.count * step, step):
         item = ondisk.Item.unpack(raw[low : low + step])
-        if item.kind not in _KNOWN_ITEMS or item.flags & ondisk.USER_ITEM:
+        if item.kind not in KNOWN_ITEMS or item.flags & ondisk.USER_ITEM:
             _refuse_required(image, item)
             continue
         image.check(item.kind not in seen, at + low, "an item is listed twice")
-        seen.add(item.kind)
+        seen[item.kind] = item.offset, item.offset + item.length
         inside = ondisk.TABLE_SIZE <= item.offset <= region.length - item.length
         image.check(
             inside and item.length <= ondisk.MAX_ITEM,
@@ -182,6 +182,7 @@ def _items(image: ImageFile, region: ondisk.Region) -> Iterator[tuple[bytes, tup
             f"an item of {item.length} bytes at {item.offset} of the metadata",
         )
         yield item.kind, (at + item.offset, item.length)
+    image.check_apart(Ranges.of(list(seen.values())), at)
 
 
 def _refuse_required(image: ImageFile, item: ondisk.Item) -> None:

@@ -4,7 +4,10 @@ import struct
 from pathlib import Path
 
 import pytest
+from hostile import vhdx_cases
+from hostile.case import MALFORMED
 from support import disks
+from support import vhdx_image as made
 from support.damage import assert_clean, assert_found, check, flip, number, put
 from support.peers import qemu_img
 
@@ -110,4 +113,68 @@ def test_reserved_bits_and_unknown_regions(image: Path) -> None:
             file.write(vhdx.sealed(bytes(raw)))
     report = check(image, "vhdx")
     assert report.exit_status == 1
-    assert_found(report, "unsupported", 0, "error")
+    assert_found(report, "unsupported", vhdx.REGIONS_AT[0] + 80, "error")
+
+
+def test_one_fault_hides_no_other(tmp_path: Path) -> None:
+    """Each of these would end the opening of an image."""
+    unknown = vhdx.Region(b"?" * 16, made.TABLE_AT, MiB, 1)
+    names = made.items(3 * MiB, sector=512) | {b"!" * 16: b"", vhdx.DISK_ID: b"short"}
+    content = bytearray(
+        made.image(
+            names,
+            [made.entry(4, 4), made.entry(4), made.entry(4)],
+            b"d" * MiB,
+            table=made.regions(unknown, made.regions()[0]),
+            log=made.log_entry(1, [], tail=4096),
+        )
+    )
+    content[:8] = b"vhdxfile"[::-1]
+    image = tmp_path / "disk.vhdx"
+    image.write_bytes(content)
+    report = check(image, "vhdx")
+    assert report.exit_status == 2
+    found = [
+        ("header-magic", 0, "corruption"),
+        ("log", MiB, "corruption"),
+        ("unsupported", vhdx.REGIONS_AT[0] + 80, "error"),
+        ("region", vhdx.REGIONS_AT[0] + 112, "corruption"),
+        ("metadata-overlap", vhdx.REGIONS_AT[0], "corruption"),
+        ("unsupported", made.METADATA_AT + 32 * 5, "error"),
+        ("entry-state", made.TABLE_AT, "corruption"),
+        ("overlap", made.TABLE_AT + 16, "corruption"),
+    ]
+    for rule, offset, severity in found:
+        assert_found(report, rule, offset, severity)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"block": 3 * MiB}, "block-size"),
+        ({"sector": 1000}, "sector-size"),
+        ({"flags": 2}, "parent"),
+        ({"flags": 2, "locator": b"short"}, "parent"),
+    ],
+)
+def test_metadata_that_cannot_be(tmp_path: Path, fields: dict[str, int], rule: str) -> None:
+    image, metadata = tmp_path / "disk.vhdx", made.items(3 * MiB, **fields)  # type: ignore[arg-type]
+    image.write_bytes(made.image(metadata | {vhdx.DISK_SIZE: bytes(8)}, [0], b""))
+    rules = {finding.rule for finding in check(image, "vhdx").findings}
+    assert {rule, "disk-size"} <= rules
+
+
+SOUND = ("bitmaps of 4 million holes",)
+OTHERWISE = {"size 2^64": 2, "parent of another kind": 1}
+
+
+@pytest.mark.parametrize("name", vhdx_cases.VHDX)
+def test_hostile_images_are_found_out(tmp_path: Path, name: str) -> None:
+    """What is wrong with the file itself is seen by a check, too."""
+    case = vhdx_cases.VHDX[name]
+    image = case.make().write(tmp_path / "disk.vhdx")
+    report = check(image, "vhdx")
+    expected = 2 if case.code == MALFORMED else 1
+    if case.beside or name in SOUND or (name.startswith("parent") and expected == 1):
+        expected = 0  # what is wrong is elsewhere, or not wrong but too much
+    assert report.exit_status == OTHERWISE.get(name, expected), report.findings

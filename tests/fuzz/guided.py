@@ -1,4 +1,4 @@
-"""One round of fuzzing: `python -m fuzz.guided FORMAT SECONDS RUNS CORPUS`."""
+"""One round of fuzzing: `python -m fuzz.guided TARGET SECONDS RUNS CORPUS`."""
 
 import sys
 from importlib import import_module
@@ -7,7 +7,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["imgconv"]):
-    from fuzz.targets import CRASHERS, TARGETS, run_one
+    from fuzz.targets import TARGETS, run_one
     from imgconv.sources import TABLE
 
     for place in TABLE.values():  # which would be loaded later, without instruments
@@ -20,8 +20,8 @@ def main() -> None:
     found.mkdir(parents=True, exist_ok=True)
     words = [f"-max_total_time={seconds}", f"-runs={runs}", "-max_len=70000", "-timeout=10"]
     words += ["-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={found}/"]
-    known = [str(p) for p in (CRASHERS / name,) if p.exists()]
-    atheris.Setup(["fuzz", *words, corpus, *known], lambda content: run_one(target, content))
+    run_one(target, target.made()[0])  # loads what is needed, which takes long
+    atheris.Setup(["fuzz", *words, corpus], lambda content: run_one(target, content))
     atheris.Fuzz()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.targets import TARGETS
+from fuzz.targets import KEPT, TARGETS
 
 RUNS = 1000
 GUIDED = 600
@@ -15,10 +15,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 HARMLESS = """
 import random, sys
-from fuzz.targets import TARGETS, crashers, damaged, run_one
+from fuzz.targets import TARGETS, damaged, run_one
 target, rng = TARGETS[sys.argv[1]], random.Random(sys.argv[1])
 seeds = target.seeds()
-for content in [*crashers(target), *seeds]:
+for content in seeds:
     run_one(target, content)
 for _ in range(int(sys.argv[2])):
     run_one(target, damaged(rng.choice(seeds), rng))
@@ -52,8 +52,17 @@ def test_guided_by_coverage(tmp_path: Path, name: str) -> None:
     assert not [*tmp_path.glob("build/fuzz/*/*")]
 
 
+def test_the_kept_seeds_are_few_and_of_targets() -> None:
+    paths = [path for path in KEPT.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in paths} == set(TARGETS)
+    assert sum(path.stat().st_size for path in paths) < 200 << 10
+
+
 def test_a_finding_is_found(tmp_path: Path) -> None:
     """That the tests above can fail: what a reader raises that is no error of ours gets out."""
-    wrong = "import fuzz.targets as f; f.run_one(f.Target(format='none', seeds=list), b'x')"
+    wrong = (
+        "import fuzz.targets as f; "
+        "f.run_one(f.Target(name='none', format='none', made=list), b'x')"
+    )
     done = python("-c", wrong, cwd=tmp_path)
     assert "KeyError" in done.stderr

@@ -2,11 +2,12 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from zstandard import ZstdCompressor
 
+from hostile import packed_cases, vhdx_cases
+from hostile.case import ENCRYPTED_IMAGE, MISMATCH, UNREADABLE, UNSUPPORTED, Case, case
 from hostile.made import (
     COMPRESSED,
     COPIED,
@@ -34,26 +35,6 @@ from hostile.made import (
 )
 from imgconv.ondisk import qcow2, vhd, vmdk
 from imgconv.units import MiB, TiB
-
-MALFORMED, UNSUPPORTED, MISMATCH = "image-malformed", "image-unsupported", "format-mismatch"
-UNREADABLE, ENCRYPTED_IMAGE = "source-unreadable", "image-encrypted"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """An image, how it is opened, and how it must end. `beside` are files next to it."""
-
-    make: Callable[[], Made]
-    words: str
-    code: str = MALFORMED
-    name: str = ""
-    format: str = ""
-    allowed: str = "none"
-    beside: Mapping[str, bytes] | None = None
-
-
-def case(make: Callable[[], Made], words: str, code: str = MALFORMED, **more: object) -> Case:
-    return Case(make=make, words=words, code=code, **more)  # type: ignore[arg-type]
 
 
 def front(**fields: object) -> Callable[[], Made]:
@@ -96,11 +77,24 @@ def deflated(content: bytes) -> bytes:
     return packer.compress(content) + packer.flush()
 
 
+def snapshot(**fields: int) -> Callable[[], Made]:
+    """One snapshot, called s, with a table of its own."""
+    found = {"l1_table_offset": L1, "l1_size": 1, **fields}
+    entry = struct.pack(
+        ">QIHHIIQII", found["l1_table_offset"], found["l1_size"], 1, 1, 0, 0, 0, 0, 16
+    )
+    entry += struct.pack(">QQ", 0, 4 * C) + b"ss"
+    table = {7 * C: entry.ljust(C, b"\0")}
+    return lambda: make_qcow2(
+        front={"nb_snapshots": 1, "snapshots_offset": 7 * C}, pieces=table
+    )
+
+
 BELOW = "backing file, .*, which is not allowed"
 QCOW2 = {
     "CVE-2015-5163 backing file": case(backing(b"/etc/passwd"), BELOW, UNSUPPORTED),
     "backing file by URL": case(backing(b"nbd://10.0.0.1/x"), BELOW, UNSUPPORTED),
-    "CVE-2024-4467 backing file in JSON": case(
+    "backing file in JSON": case(
         backing(b'json:{"driver":"file","filename":"/etc/passwd"}'), BELOW, UNSUPPORTED
     ),
     "backing file with an escape": case(
@@ -139,20 +133,22 @@ QCOW2 = {
     "CVE-2024-32498 data file": case(
         data_file(b"/etc/passwd"), "its data file, .* not allowed", UNSUPPORTED
     ),
-    "data file in JSON": case(data_file(b"json:{}"), "data file", UNSUPPORTED),
+    "CVE-2024-4467 data file in JSON": case(
+        data_file(b'json:{"driver":"file","filename":"/etc/passwd"}'), "data file", UNSUPPORTED
+    ),
     "data file without a name": case(
         tail(incompatible_features=4), "without a name", UNSUPPORTED
     ),
     "CVE-2014-0144 cluster bits": case(front(cluster_bits=8), "clusters of 2"),
     "cluster bits 32": case(front(cluster_bits=32), "clusters of 2"),
-    "CVE-2014-0143 refcount table": case(
+    "CVE-2014-0144 refcount table": case(
         front(refcount_table_clusters=0xFFFFFFFF), "refcount table", UNSUPPORTED
     ),
     "refcount table beyond": case(front(refcount_table_offset=1 << 63), "refcount table"),
     "refcount table unaligned": case(front(refcount_table_offset=C + 8), "begin a cluster"),
     "no refcount table": case(front(refcount_table_clusters=0), "no refcount table"),
     "refcount order": case(tail(refcount_order=200), "refcounts of 2"),
-    "CVE-2014-0147 L1 size": case(front(l1_size=0xFFFFFFFF), "L1 table has", UNSUPPORTED),
+    "CVE-2014-0144 L1 size": case(front(l1_size=0xFFFFFFFF), "L1 table has", UNSUPPORTED),
     "L1 too short": case(front(l1_size=0), "0 L1 entries"),
     "L1 at 2^63": case(front(l1_table_offset=1 << 63), "L1 table"),
     "L1 near 2^64": case(front(l1_table_offset=(1 << 64) - C), "L1 table"),
@@ -179,8 +175,20 @@ QCOW2 = {
     "data file named twice": case(
         lambda: make_qcow2(extensions=extension(qcow2.DATA_FILE_NAME, b"a") * 2), "twice"
     ),
-    "CVE-2014-0145 snapshot table": case(
+    "snapshot table unaligned": case(
         front(nb_snapshots=1, snapshots_offset=7), "does not begin a cluster"
+    ),
+    "CVE-2014-0146 snapshot table beyond": case(
+        front(nb_snapshots=1, snapshots_offset=1 << 40), "snapshot", snapshot="s"
+    ),
+    "CVE-2014-0143 L1 of a snapshot": case(
+        snapshot(l1_size=0x7FFFFFFF), "L1 table", UNSUPPORTED, snapshot="s"
+    ),
+    "CVE-2014-0145 larger L1 of a snapshot": case(
+        snapshot(l1_size=6 * C // 8), "L1 table", snapshot="s"
+    ),
+    "L1 of a snapshot beyond": case(
+        snapshot(l1_table_offset=1 << 62), "L1 table", snapshot="s"
     ),
     "snapshots near 2^64": case(front(nb_snapshots=1, snapshots_offset=(1 << 64) - 1), "begin"),
     "L1 entry reserved bits": case(l1(L2 | COPIED | 1), "cannot be"),
@@ -328,7 +336,7 @@ VMDK = {
         said(*["RW 999999999999999999 ZERO"] * 40), "at most", UNSUPPORTED
     ),
     "extents of no size": case(said("RW 0 ZERO"), "no size"),
-    "5000 extents": case(said(*["RW 8 ZERO"] * 5000), "more than 4096"),
+    "CVE-2015-5162 5000 extents": case(said(*["RW 8 ZERO"] * 5000), "more than 4096"),
     "no extents": case(said(), "names no extents"),
     "extent of another kind": case(said('RW 8 VMFSRDM "x"'), "kind VMFSRDM"),
     "extent of no kind": case(said("RW 8"), "an extent"),
@@ -553,7 +561,45 @@ VDI = {
 
 FOOTER = make_vhd().pieces[0]
 RAW = b"x" * MiB
+HOST_FILE = backing(b"/etc/passwd")
 PROBED = {
+    "CVE-2013-1922 raw with a header": case(
+        HOST_FILE, "looks like qcow2 but is named like raw", MISMATCH, name="d.raw"
+    ),
+    "CVE-2014-0134 raw with a header, no name": case(HOST_FILE, BELOW, UNSUPPORTED, name="d"),
+    "CVE-2026-24708 raw with a header, declared": case(
+        HOST_FILE, BELOW, UNSUPPORTED, format="qcow2", name="d"
+    ),
+    "CVE-2024-44082 another format than it is named": case(
+        said(PASSWD), "looks like vmdk but is named like qcow2", MISMATCH
+    ),
+    "CVE-2014-0147 Bochs": case(
+        lambda: of(b"Bochs Virtual HD Image".ljust(64, b"\0") + b"\xff" * 448),
+        "looks like bochs",
+        MISMATCH,
+        name="d",
+    ),
+    "CVE-2014-0142 Parallels, no tracks": case(
+        lambda: of(b"WithoutFreeSpace".ljust(64, b"\0")), "parallels", MISMATCH, name="d"
+    ),
+    "CVE-2014-0143 Parallels, endless catalog": case(
+        lambda: of(b"WithouFreSpacExt".ljust(32, b"\0") + b"\xff" * 32),
+        "parallels",
+        MISMATCH,
+        name="d",
+    ),
+    "CVE-2014-0222 QCOW 1, L2 tables of 2^255": case(
+        lambda: of(struct.pack(">4sIQIIQBB", b"QFI\xfb", 1, 0, 0, 0, 1 << 30, 12, 255)),
+        "version 1",
+        UNSUPPORTED,
+        name="d",
+    ),
+    "CVE-2014-0223 QCOW 1, size 2^64": case(
+        lambda: of(struct.pack(">4sIQIIQBB", b"QFI\xfb", 1, 0, 0, 0, (1 << 64) - 1, 12, 9)),
+        "version 1",
+        UNSUPPORTED,
+        name="d",
+    ),
     "CVE-2008-2004 raw that looks like qcow2": case(
         lambda: make_qcow2(), "looks like qcow2 but is named like raw", MISMATCH, name="d.raw"
     ),
@@ -592,12 +638,17 @@ PROBED = {
         name="d",
     ),
     "QED": case(lambda: of(b"QED\0".ljust(4096)), "qed", MISMATCH, name="d"),
-    "QCOW 1": case(
-        lambda: make_qcow2(front={"version": 1}), "version 1", UNSUPPORTED, name="d"
-    ),
     "DMG": case(
         lambda: of(RAW + b"koly\0\0\0\x04\0\0\x02\0".ljust(512)), "dmg", MISMATCH, name="d"
     ),
 }
 
-FAMILIES = {"qcow2": QCOW2, "vmdk": VMDK, "vhd": VHD, "vdi": VDI, "probed": PROBED}
+FAMILIES: dict[str, dict[str, Case]] = {
+    "qcow2": QCOW2,
+    "vmdk": VMDK,
+    "vhd": VHD,
+    "vdi": VDI,
+    "vhdx": vhdx_cases.VHDX,
+    **packed_cases.FAMILIES,
+    "probed": PROBED,
+}

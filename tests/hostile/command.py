@@ -9,15 +9,15 @@ import runpy
 import sys
 from typing import Any
 
-from hostile.worker import bounded
+from hostile.worker import bounded, opened_path
 
 
 def main() -> None:
     wire = int(sys.argv.pop(1))
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str):
-            os.write(wire, os.fsencode(arguments[0]) + b"\0")
+        if path := opened_path(event, arguments):
+            os.write(wire, os.fsencode(path) + b"\0")
 
     sys.addaudithook(hear)
     bounded()

@@ -3,19 +3,22 @@
     python -m hostile.worker FOLDER
 
 converts each file named on standard input to FOLDER/out.raw, and answers with a line of JSON:
-what was raised, which files were opened, what was left behind.
+what was raised, which files were opened, what was left behind, how many seconds of processor
+time it took and how much memory the process has had so far.
 """
 
 import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import imgconv
 from imgconv import ReadOptions
 from imgconv.errors import ImgconvError
+from imgconv.sources.options import MAX_VIRTUAL_SIZE
 from imgconv.units import GiB
 
 ROOM = 2 * GiB  # of addresses; what is in use at once is asserted by the test
@@ -30,8 +33,20 @@ class Watch:
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and self.opened is not None and isinstance(arguments[0], str):
-            self.opened.append(arguments[0])
+        if self.opened is not None and (path := opened_path(event, arguments)):
+            self.opened.append(path)
+
+
+def opened_path(event: str, arguments: tuple[Any, ...]) -> str | None:
+    """Return what an event says was opened; relative if a descriptor says where that is.
+
+    Descriptors with O_PATH do not count: nothing can be read from them; nor do new files.
+    """
+    if event != "open" or not isinstance(arguments[0], str):
+        return None
+    path, _, flags = arguments
+    new = flags & os.O_TMPFILE == os.O_TMPFILE
+    return None if new or flags & os.O_PATH else path
 
 
 def bounded() -> None:
@@ -46,21 +61,33 @@ def main(folder: Path) -> None:
     for line in sys.stdin:
         order = json.loads(line)
         before = set(os.listdir(folder)), descriptors()
-        watch.opened = []
+        watch.opened, begun = [], time.process_time()
         answer = convert(order, out)
         answer["opened"], watch.opened = watch.opened, None
+        answer["seconds"] = time.process_time() - begun
+        answer["memory"] = peak_memory()
         answer["left"] = sorted(set(os.listdir(folder)) - before[0])
         answer["leaked"] = descriptors() - before[1]
         out.unlink(missing_ok=True)
         print(json.dumps(answer), flush=True)
 
 
+def peak_memory() -> int:
+    """Bytes of this program at its largest, not of the process that it was made from."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def convert(order: dict[str, str], out: Path) -> dict[str, Any]:
-    read = ReadOptions(allow_references=order["allowed"], snapshot=order.get("snapshot"))
+def convert(order: dict[str, Any], out: Path) -> dict[str, Any]:
+    read = ReadOptions(
+        allow_references=order["allowed"],
+        snapshot=order.get("snapshot"),
+        max_virtual_size=order.get("size") or MAX_VIRTUAL_SIZE,
+    )
     declared = order["format"] or None
     try:
         imgconv.convert(order["image"], out, source_format=declared, read=read, threads=1)

@@ -96,7 +96,7 @@ def log_entry(
     log_id: bytes = LOG_ID,
 ) -> bytes:
     """An entry that puts 4 KiB of bytes, or a number of zeros, to offsets of the file."""
-    descriptors, sectors = b"", b""
+    descriptors, sectors = bytearray(), bytearray()
     for at, what in changes:
         if isinstance(what, int):
             row = vhdx.Change(vhdx.CHANGE_ZEROS, bytes(4), what, at, sequence)
