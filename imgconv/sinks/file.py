@@ -4,8 +4,9 @@ import os
 import stat
 from contextlib import suppress
 
+from imgconv import native
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
-from imgconv.sinks.base import reread_path, write_pieces
+from imgconv.sinks.base import reread_path
 from imgconv.stretch import Stretch
 
 
@@ -26,6 +27,7 @@ class FileSink:
         self._clobber = clobber
         self._temporary: str | None = None
         self._folder = self._fd = -1
+        self._writing: native.Target | None = None
         try:
             # A link is followed: it stays, what it points to is replaced.
             self._path = os.path.realpath(path)
@@ -35,6 +37,7 @@ class FileSink:
                 os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             )
             self._fd = self._create()
+            self._writing = native.Target(self._fd)
         except (OSError, ValueError) as error:
             self.abort()
             reason = error.strerror if isinstance(error, OSError) else error
@@ -70,7 +73,11 @@ class FileSink:
 
     def put(self, stretch: Stretch) -> None:
         """Write the pieces; what is never written of a new file is a hole."""
-        write_pieces(self._fd, self._path, stretch)
+        assert self._writing is not None
+        try:
+            self._writing.write(stretch)
+        except native.FileFailed as error:
+            raise WriteFailed(self._path, error.reason, error.offset) from error
 
     def readable(self, size: int) -> str:
         """Set the length and flush; the file has no final name yet."""
@@ -135,8 +142,11 @@ class FileSink:
     def abort(self) -> None:
         """Drop what has no final name yet."""
         temporary, self._temporary = self._temporary, None
+        writing, self._writing = self._writing, None
         fd, self._fd = self._fd, -1
         folder, self._folder = self._folder, -1
+        if writing is not None:
+            writing.close()
         try:
             if temporary is not None:
                 os.unlink(temporary, dir_fd=folder)
