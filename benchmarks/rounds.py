@@ -1,11 +1,14 @@
 """Rounds in which commands take turns, so that a drifting machine slows all of them."""
 
+import mmap
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from processes import Usage, run
+
+HEADROOM = 1 << 30  # bytes; what a tool needs beside the pages of its output, and some more
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,31 @@ def alternate(
     """
     samples: dict[str, list[Sample]] = {name: [] for name in commands}
     names = list(commands)
+    most = 0  # bytes that an output has taken so far
     for turn in range(runs + 1):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             if out.exists():
                 raise SystemExit(f"{out} exists already; a benchmark overwrites nothing")
+            _touch(most + HEADROOM)
             sample = _sample(commands[name], out)
+            most = max(most, sample.allocated)
             if turn == 0:
                 verify(name)
             else:
                 samples[name].append(sample)
             out.unlink(missing_ok=True)
     return samples
+
+
+def _touch(size: int) -> None:
+    """Use so many bytes of memory and let go of them, before a run and outside its time.
+
+    A virtual machine may hand memory that is free back to its host. Whoever uses it next
+    waits for the host, up to eight times as long as for the work itself.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    mmap.mmap(-1, size, flags=flags).close()
 
 
 def _sample(command: Sequence[str], out: Path) -> Sample:

@@ -5,8 +5,10 @@ it runs.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,6 +107,32 @@ def read_runs(
 
 def write_pieces(fd: int, stretch: Stretch) -> None:
     """Write all pieces of a stretch to a file, at their offsets; raises FileFailed."""
+    _write(partial(lib.ic_write_pieces, fd), stretch)
+
+
+class Target:
+    """A file in the making, which several threads write at once.
+
+    `fd` is open for reading and writing and lasts longer; the length of the file is anything
+    until somebody sets it at the end. On tmpfs one thread writes as usual and others give the
+    kernel whole pages (native/target.h).
+    """
+
+    def __init__(self, fd: int):
+        self._target = ffi.gc(lib.ic_target_new(fd), lib.ic_target_free)
+        if self._target == ffi.NULL:
+            raise MemoryError
+
+    def write(self, stretch: Stretch) -> None:
+        """Write all pieces of a stretch at their offsets; raises FileFailed."""
+        _write(partial(lib.ic_target_write, self._target), stretch)
+
+    def close(self) -> None:
+        """End it before the file is closed; harmless when repeated."""
+        ffi.release(self._target)
+
+
+def _write(write: Callable[..., int], stretch: Stretch) -> None:
     reach = ffi.new("struct ic_reach *")
     with ExitStack() as held:
         pins = [held.enter_context(ffi.from_buffer(view)) for view in stretch.contents]
@@ -112,7 +140,7 @@ def write_pieces(fd: int, stretch: Stretch) -> None:
         pieces = np.stack((stretch.at, stretch.size, bases[stretch.origin] + stretch.where))
         at, size, address = _columns(pieces)
         address = ffi.cast("uint64_t *", address)
-        code = lib.ic_write_pieces(fd, len(stretch.at), at, size, address, reach)
+        code = write(len(stretch.at), at, size, address, reach)
     _check(code, reach.at)
 
 

@@ -30,6 +30,12 @@ int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, s
 int ic_write_pieces(int fd, size_t pieces, const int64_t *ats, const int64_t *sizes,
                     const uint64_t *addresses, struct ic_reach *reach);
 
+struct ic_target;
+struct ic_target *ic_target_new(int fd);
+int ic_target_write(struct ic_target *target, size_t pieces, const int64_t *ats,
+                    const int64_t *sizes, const uint64_t *addresses, struct ic_reach *reach);
+void ic_target_free(struct ic_target *target);
+
 enum { IC_AHEAD_GRANULE, ... };
 struct ic_ahead;
 struct ic_run {

@@ -1,16 +1,21 @@
-/* Tests of io.c and ahead.c on real files: what is found is what a plain read finds. */
+/* Tests of io.c, target.c and ahead.c on real files: what is found is what a plain read finds,
+ * and what is written is what it finds then. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ahead.h"
 #include "io.h"
 #include "kernel.h"
+#include "target.h"
 
 enum { MIB = 1 << 20, SIZE = 24 * MIB, GRANULE = 4096, RUNS = SIZE / GRANULE };
 
@@ -134,23 +139,107 @@ static void test_errors(int kernel, int fd, int64_t length) {
     assert(ic_write_pieces(-1, 1, &at, &size, &address, &reach) == EBADF && reach.at == 7);
 }
 
-static void test_write_pieces(void) {
-    enum { PIECES = 200 };
-    int64_t ats[PIECES], sizes[PIECES], at = 0;
-    uint64_t addresses[PIECES];
-    int fd = make_file(1);
+enum { PIECES = 200 };
+static int64_t ats[PIECES], sizes[PIECES];
+static uint64_t addresses[PIECES];
+
+/* Makes up pieces, every other one behind a gap, and the file they make; returns its length. */
+static int64_t make_pieces(uint64_t longest) {
+    int64_t at = 0;
     memset(plain, 0, sizeof plain);
     for (int i = 0; i < PIECES; i++) {
         at += pick(3) ? 0 : (int64_t)pick(5000);
-        ats[i] = at, sizes[i] = (int64_t)pick(3000);
-        addresses[i] = (uint64_t)(uintptr_t)(buffer + pick(SIZE - 3000));
+        ats[i] = at, sizes[i] = 1 + (int64_t)pick(i % 8 ? 3000 : longest);
+        addresses[i] = (uint64_t)(uintptr_t)(buffer + pick((uint64_t)(SIZE - sizes[i])));
         memcpy(plain + at, (void *)(uintptr_t)addresses[i], (size_t)sizes[i]);
         at += sizes[i];
     }
+    return at;
+}
+
+static void check_file(int fd, int64_t length) {
+    assert(ftruncate(fd, length) == 0);
+    assert(pread(fd, seen, SIZE, 0) == length && memcmp(seen, plain, (size_t)length) == 0);
+    close(fd);
+}
+
+static void test_write_pieces(void) {
+    int fd = make_file(1); /* which makes up a file of its own */
+    int64_t length = make_pieces(3000);
     struct ic_reach reach;
     assert(ic_write_pieces(fd, PIECES, ats, sizes, addresses, &reach) == 0);
-    assert(pread(fd, seen, SIZE, 0) <= at && memcmp(seen, plain, (size_t)at) == 0);
+    check_file(fd, length);
+}
+
+static int can_hand_in(void) {
+    int fd = (int)syscall(SYS_userfaultfd, 1 /* for faults of programs, not of the kernel */);
+    return fd >= 0 && close(fd) == 0;
+}
+
+static int memory_file(void) { return memfd_create("imgconv-test", MFD_ALLOW_SEALING); }
+
+/* One thread alone: pages that are there, pages that cannot be, a disk instead of tmpfs. */
+static void test_hand_in(void) {
+    int64_t length = make_pieces(600000), handed = -1;
+    struct ic_reach reach;
+    int fd = memory_file();
+    struct ic_target *target = ic_target_new(fd);
+    assert(ic_target_hand_in(target, PIECES, ats, sizes, addresses, &reach, &handed) == 0);
+    assert(can_hand_in() ? handed > MIB && handed % GRANULE == 0 : handed == 0);
+    int64_t again = -1;
+    assert(ic_target_hand_in(target, PIECES, ats, sizes, addresses, &reach, &again) == 0);
+    assert(again == 0);
+    ic_target_free(target);
+    check_file(fd, length);
+
+    fd = memory_file();
+    target = ic_target_new(fd);
+    assert(pwrite(fd, "there", 5, ats[8] + sizes[8] / 2) == 5);
+    assert(ic_target_hand_in(target, PIECES, ats, sizes, addresses, &reach, &again) == 0);
+    assert(sizes[8] < MIB / 8 || !can_hand_in() || again < handed);
+    ic_target_free(target);
+    check_file(fd, length);
+
+    fd = memory_file();
+    target = ic_target_new(fd);
+    assert(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+    assert(ic_target_hand_in(target, PIECES, ats, sizes, addresses, &reach, &again) == EPERM);
+    assert(again == 0 && reach.at >= ats[0] && reach.at <= ats[1]);
+    ic_target_free(target);
     close(fd);
+
+    fd = make_file(1);
+    length = make_pieces(600000);
+    target = ic_target_new(fd);
+    assert(ic_target_hand_in(target, PIECES, ats, sizes, addresses, &reach, &again) == 0);
+    ic_target_free(target);
+    check_file(fd, length);
+}
+
+struct writer {
+    struct ic_target *target;
+    size_t first;
+};
+
+static void *write_some(void *of) {
+    struct writer *w = of;
+    struct ic_reach reach;
+    for (size_t i = w->first; i + 10 <= PIECES; i += 20)
+        assert(ic_target_write(w->target, 10, ats + i, sizes + i, addresses + i, &reach) == 0);
+    return NULL;
+}
+
+static void test_target(void) {
+    int64_t length = make_pieces(600000);
+    int fd = memory_file();
+    struct writer even = {ic_target_new(fd), 0}, odd = {even.target, 10};
+    pthread_t thread;
+    assert(even.target && pthread_create(&thread, NULL, write_some, &odd) == 0);
+    write_some(&even);
+    assert(pthread_join(thread, NULL) == 0);
+    ic_target_free(even.target);
+    ic_target_free(NULL);
+    check_file(fd, length);
 }
 
 int main(void) {
@@ -170,6 +259,8 @@ int main(void) {
         test_errors(kernel, fd, length);
         close(fd);
         test_write_pieces();
+        test_hand_in();
+        test_target();
     }
     puts("io: ok");
     return 0;

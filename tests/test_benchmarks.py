@@ -56,7 +56,8 @@ def test_a_cell_of_the_matrix(results: Path) -> None:
         (sample,) = tool["samples"]
         assert tool["seconds"]["median"] == sample["seconds"] > 0
         assert sample["size"] == cell["virtual_size"]
-        assert sample["allocated"] >= cell["data"] <= sample["written"], name
+        assert sample["allocated"] >= cell["data"], name
+        assert name == "imgconv" or sample["written"] >= cell["data"], name  # pages handed in
 
 
 def test_every_record_says_where_and_with_what_it_was_made(results: Path) -> None:

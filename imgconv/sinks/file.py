@@ -5,8 +5,9 @@ import stat
 from contextlib import suppress
 from os.path import samestat
 
+from imgconv import native
 from imgconv.errors import OutputExists, OutputRefused, WriteFailed
-from imgconv.sinks.base import reread_path, write_pieces
+from imgconv.sinks.base import reread_path
 from imgconv.stretch import Stretch
 
 
@@ -28,6 +29,7 @@ class FileSink:
         self._temporary: str | None = None
         self._folder = self._fd = -1
         self._published: os.stat_result | None = None
+        self._writing: native.Target | None = None
         try:
             # A link is followed: it stays, what it points to is replaced.
             self._path = os.path.realpath(path)
@@ -37,6 +39,7 @@ class FileSink:
                 os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             )
             self._fd = self._create()
+            self._writing = native.Target(self._fd)
         except (OSError, ValueError) as error:
             self.abort()
             reason = error.strerror if isinstance(error, OSError) else error
@@ -72,7 +75,11 @@ class FileSink:
 
     def put(self, stretch: Stretch) -> None:
         """Write the pieces; what is never written of a new file is a hole."""
-        write_pieces(self._fd, self._path, stretch)
+        assert self._writing is not None
+        try:
+            self._writing.write(stretch)
+        except native.FileFailed as error:
+            raise WriteFailed(self._path, error.reason, error.offset) from error
 
     def readable(self, size: int) -> str:
         """Set the length and flush; the file has no final name yet."""
@@ -157,8 +164,11 @@ class FileSink:
     def abort(self) -> None:
         """Drop what has no final name yet."""
         temporary, self._temporary = self._temporary, None
+        writing, self._writing = self._writing, None
         fd, self._fd = self._fd, -1
         folder, self._folder = self._folder, -1
+        if writing is not None:
+            writing.close()
         try:
             if temporary is not None:
                 os.unlink(temporary, dir_fd=folder)

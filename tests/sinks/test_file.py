@@ -1,6 +1,8 @@
 """The file sink: atomic, sparse, durable, and no litter."""
 
+import filecmp
 import os
+import random
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -128,6 +130,27 @@ def test_a_file_system_without_unnamed_files(tmp_path: Path, clobber: bool, root
         assert len(list(folder.iterdir())) == 2
         sink.abort()
         assert [p.name for p in folder.iterdir()] == ["o.raw"]
+
+
+@pytest.fixture
+def memory(tmp_path: Path, root: None) -> Iterator[Path]:
+    """A tmpfs of 256 MiB, where writers hand in pages beside one another."""
+    kind = ("mount", "-t", "tmpfs", "-o", "size=256m", "none")
+    with mounted(tmp_path / "memory", *kind) as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("extension", ["raw", "qcow2", "vhd", "vmdk", "vdi", "vhdx"])
+def test_tmpfs_written_by_many_threads(tmp_path: Path, memory: Path, extension: str) -> None:
+    raw = tmp_path / "d.raw"
+    content = random.Random(6).randbytes(20 * MiB)
+    disks.write(raw, 64 * MiB, {0: content[: 9 * MiB], 21 * MiB + 4096: content[9 * MiB :]})
+    alone, together = tmp_path / f"o.{extension}", memory / f"o.{extension}"
+    imgconv.convert(raw, alone, threads=1)
+    for threads in (2, 5):
+        imgconv.convert(raw, together, threads=threads)
+        assert filecmp.cmp(alone, together, shallow=False)
+        assert together.stat().st_blocks * 512 <= 21 * MiB
 
 
 @pytest.mark.parametrize("extension", ["raw", "qcow2", "vhd", "vmdk", "vdi", "vhdx"])
