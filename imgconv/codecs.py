@@ -1,27 +1,21 @@
 """Compressing small blocks and back: deflate and zstd, by the fastest library there is.
 
-A level is a number of the codec's own scale; a word stands for one. With a short history,
-deflate's levels 1 to 3 are those of ISA-L and 4 to 9 those of zlib-ng; with a full one they
-are those of libdeflate, which is best but knows no other. Where a library is not installed
-zlib does it: every level always works, the same block then takes other bytes.
+A level is a number of the codec's own scale; a word stands for one. `deflating.py` has what
+compresses to deflate.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
+from imgconv.deflating import Compress, deflate_library, raw_deflate
 from imgconv.errors import OptionError
 from imgconv.workers import PerThread
-
-Compress: TypeAlias = Callable[[memoryview], bytes]  # safe from any number of threads
 
 WORDS = ("fast", "balanced", "small")
 _LEVELS = {"zlib": (1, 3, 9), "zstd": (1, 3, 12)}
 _MOST = {"zlib": 9, "zstd": 19}  # zstd's higher ones want windows larger than any block
-_ISAL_LEVELS = 3
-_WINDOW_BITS = 12
 _MIN_WINDOW = 10  # of zstd, as a power of two
 
 
@@ -37,75 +31,6 @@ def choose_level(codec: str, word: str | None, level: int | None) -> int:
             f"compression_level={level}: must be from 1 to {_MOST[codec]} for {codec}"
         )
     return level
-
-
-def raw_deflate(level: int) -> Compress:
-    """Return a compressor to raw deflate (RFC 1951) with a history of 4 KiB."""
-    library = _deflate_library(level)
-
-    def compress(block: memoryview) -> bytes:
-        packed: bytes = library.compress(block, level, wbits=-_WINDOW_BITS)
-        return packed
-
-    return compress
-
-
-def zlib_stream(level: int) -> Compress:
-    """Return a compressor to zlib streams (RFC 1950) with all the history deflate has."""
-    try:
-        import deflate
-    except ImportError:
-        import zlib
-
-        return partial(zlib.compress, level=level)
-
-    def compress(block: memoryview) -> bytes:
-        return bytes(deflate.zlib_compress(block, level))
-
-    return compress
-
-
-def deflate_blocks(level: int) -> Compress:
-    """Return a compressor to deflate blocks that others may follow: they end at a byte, none
-    of them is the last of its stream, and they refer to nothing before them."""
-    library = _deflate_library(level)
-
-    def compress(block: memoryview) -> bytes:
-        deflater = library.compressobj(level, library.DEFLATED, -library.MAX_WBITS)
-        blocks: bytes = deflater.compress(block) + deflater.flush(library.Z_SYNC_FLUSH)
-        return blocks
-
-    return compress
-
-
-def gzip_member(level: int) -> Compress:
-    """Return a compressor to gzip members (RFC 1952) without name and time."""
-    try:
-        import deflate
-    except ImportError:
-        import gzip
-
-        return partial(gzip.compress, compresslevel=level, mtime=0)
-
-    def compress(block: memoryview) -> bytes:
-        return bytes(deflate.gzip_compress(block, level))
-
-    return compress
-
-
-def _deflate_library(level: int) -> Any:
-    try:
-        if level <= _ISAL_LEVELS:
-            from isal import isal_zlib
-
-            return isal_zlib
-        from zlib_ng import zlib_ng
-
-        return zlib_ng
-    except ImportError:
-        import zlib
-
-        return zlib
 
 
 def zstd(level: int, largest: int, *, checksum: bool = False) -> Compress:
@@ -189,7 +114,7 @@ def _by_libdeflate(function: str, stream: memoryview, length: int) -> memoryview
 
 def _inflated(stream: memoryview, most: int, *, raw: bool) -> tuple[bytes, bool]:
     """Decode up to `most` bytes; say whether the stream ended there."""
-    library = _deflate_library(1)
+    library = deflate_library(1)
     wbits = -library.MAX_WBITS if raw else library.MAX_WBITS
     try:
         decoder = library.decompressobj(wbits)
@@ -209,7 +134,7 @@ class Inflater:
     __slots__ = ("_decoder", "_error")
 
     def __init__(self, other: "Inflater | None" = None):
-        library = _deflate_library(_MOST["zlib"])
+        library = deflate_library(_MOST["zlib"])
         self._error: type[Exception] = library.error
         if other is None:
             self._decoder: Any = library.decompressobj(-library.MAX_WBITS)

@@ -48,6 +48,13 @@ def data_runs(buffer: Buffer, granule: int) -> Ranges:
     return Ranges(starts[:count], stops[:count])
 
 
+def repeats(buffer: Buffer, distance: int) -> int:
+    """Count the bytes that equal the one `distance` bytes (> 0) before them."""
+    if distance <= 0:
+        raise ValueError(f"distance must be positive, not {distance}")
+    return int(lib.ic_repeats(ffi.from_buffer(buffer), len(buffer), distance))
+
+
 class FileFailed(OSError):
     """The system refused to read or write a file at `offset`."""
 

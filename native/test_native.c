@@ -12,6 +12,7 @@
 #include "cpu.h"
 #include "crc.h"
 #include "kernel.h"
+#include "repeats.h"
 #include "zero.h"
 
 #ifndef STRIDE
@@ -124,6 +125,25 @@ static void test_data_runs(int kernel) {
     }
 }
 
+/* All lengths about those at which counters of a byte are added up, too. */
+static void test_repeats(void) {
+    static const size_t lengths[] = {0, 1, 31, 32, 33, 100, 8159, 8160, 8161, 8192, 20000};
+    static const size_t distances[] = {1, 4, 7, 32, 33, 5000};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (size_t j = 0; j < sizeof distances / sizeof distances[0]; j++)
+            for (size_t extra = 0; extra < 3; extra++) {
+                size_t distance = distances[j], n = lengths[i] + extra * distance, wanted = 0;
+                uint8_t *p = allocate(extra, n), *content = p + extra;
+                for (size_t at = 0; at < n; at++) {
+                    content[at] = lengths[i] % 2 ? next_byte() % 3 : 5; /* or all alike */
+                    wanted += at >= distance && content[at] == content[at - distance];
+                }
+                CHECK(ic_repeats(content, n, distance) == wanted, "n %zu distance %zu", n,
+                      distance);
+                free(p);
+            }
+}
+
 /* The same bytes at every offset, so that one pass bit by bit serves all of them. */
 static void test_crc(int kernel, int id) {
     static uint8_t content[LENGTHS];
@@ -230,6 +250,7 @@ int main(int count, char **arguments) {
             test_crc(kernel, id);
         printf("%-14s %s\n", ic_kernel_name(kernel), failures == before ? "ok" : "FAILED");
     }
+    test_repeats();
     test_crc_zeros();
     test_choice();
     test_usable(count - 1, arguments + 1);

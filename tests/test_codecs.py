@@ -5,10 +5,13 @@ import sys
 import threading
 import zlib
 
+import deflate
 import pytest
 import zstandard
+from zlib_ng import zlib_ng
 
-from imgconv.codecs import Compress, choose_level, codec, raw_deflate, zlib_stream, zstd
+from imgconv.codecs import choose_level, codec, zstd
+from imgconv.deflating import Compress, raw_deflate, zlib_stream
 from imgconv.errors import OptionError
 from imgconv.formats.vmdk_stream import MAX_DEFLATED
 from imgconv.units import KiB
@@ -101,3 +104,22 @@ def test_a_word_is_a_level() -> None:
 def test_levels_have_ends(name: str, level: int) -> None:
     with pytest.raises(OptionError, match=f"compression_level={level}: must be from 1 to"):
         choose_level(name, None, level)
+
+
+RECORDS = b"".join(n.to_bytes(4, "little") for n in range(BLOCK // 4))
+WORDS = b" ".join(RNG.choices([RNG.randbytes(6).hex().encode() for _ in range(999)], k=6000))
+PAIRS = {
+    "qcow2": (raw_deflate, 3, lambda block: zlib_ng.compress(block, 4, wbits=-12)),
+    "vmdk": (zlib_stream, 3, lambda block: deflate.zlib_compress(block, 5)),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_records_and_texts_go_to_different_libraries(pair: str) -> None:
+    """Which of them a block goes to follows from its bytes alone, wherever it lies."""
+    compressor, level, thorough = PAIRS[pair]
+    compress = compressor(level)
+    records, words = memoryview(RECORDS), memoryview(WORDS)[:BLOCK]
+    assert compress(records) == thorough(records)
+    assert compress(words) != thorough(words)
+    assert compress(memoryview(bytes(3) + RECORDS)[3:]) == compress(records)

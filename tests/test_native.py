@@ -45,6 +45,22 @@ def test_a_granule_must_be_positive() -> None:
         native.data_runs(b"x", 0)
 
 
+@given(
+    st.one_of(
+        buffers, st.lists(st.sampled_from("ab"), max_size=600).map("".join).map(str.encode)
+    ),
+    st.integers(1, 40),
+)
+def test_repeats(content: bytes, distance: int) -> None:
+    expected = sum(a == b for a, b in zip(content, content[distance:], strict=False))
+    assert native.repeats(content, distance) == expected
+
+
+def test_a_distance_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        native.repeats(b"x", 0)
+
+
 @pytest.mark.parametrize(
     ("checksum", "value"),
     [

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from imgconv.codecs import WORDS, choose_level, deflate_blocks, gzip_member
+from imgconv.codecs import WORDS, choose_level
+from imgconv.deflating import deflate_blocks, gzip_member
 from imgconv.formats.base import Disk, EncodingWriter
 from imgconv.formats.raw_packed import PackedWriter
 from imgconv.native import CRC32, data_runs

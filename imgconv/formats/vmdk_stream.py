@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from imgconv.codecs import zlib_stream
+from imgconv.deflating import zlib_stream
 from imgconv.errors import OutputTooLarge
 from imgconv.formats.base import EncodingWriter
 from imgconv.formats.tables import padding, table
