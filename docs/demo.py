@@ -68,16 +68,31 @@ def main() -> None:
         size = format_size(report.output_size)
         told = verdict(raw, path, options.name)
         print(f"{name:20} {size:>12} {on_disk:>11} {report.seconds:6.2f}s  {told}")
-    show_info(FOLDER / "sample-zstd.qcow2")
+    show_image(FOLDER / "sample-zstd.qcow2")
+    show_back(FOLDER / "sample.vhdx")
     show_upload(raw)
     show_export(raw)
 
 
-def show_info(path: Path) -> None:
-    """What a program learns of an image without reading the disk in it."""
+def show_image(path: Path) -> None:
+    """What a program learns of an image without reading the disk in it, and whether it is
+    sound."""
     found = imgconv.info(path)
     options = ", ".join(f"{name}={value}" for name, value in found.options.items())
     print(f"\nimgconv info {path}\n  {found.format} {found.version}: {options}")
+    with imgconv.open(path) as disk:
+        entries = list(disk.map())
+    packed = sum(entry.length for entry in entries if entry.compressed)
+    print(f"imgconv map {path}\n  {len(entries)} extents, {format_size(packed)} compressed")
+    report = imgconv.check(path)
+    print(f"imgconv check {path}\n  {report.corruptions} corruptions, {report.leaks} leaks")
+
+
+def show_back(image: Path) -> None:
+    """Any format into any other, and what was written is read again and compared."""
+    report = imgconv.convert(image, FOLDER / "back.vmdk", verify=True)
+    assert report.verified
+    print(f"\nimgconv convert --verify {image} {FOLDER / 'back.vmdk'}\n  verified")
 
 
 def show_upload(raw: Path) -> None:
