@@ -146,7 +146,21 @@ class Pieces:
         """Return the pieces of which something lies in [start, stop), as a whole."""
         first = int(np.searchsorted(self.guest.stop, start, side="right"))
         last = int(np.searchsorted(self.guest.start, stop, side="left"))
+        return self.slice(first, last)
+
+    def slice(self, first: int, last: int) -> "Pieces":
+        """Return the pieces numbered first to last - 1."""
         return Pieces(self.guest.slice(first, last), self.where[first:last])
+
+    def held(self, data: Ranges) -> Ranges:
+        """Return the guest ranges whose content lies in `data`, ranges of the file; no two
+        pieces lie on one another."""
+        order = np.argsort(self.where)
+        where = self.where[order]
+        piece, _, shared = overlaps(Ranges(where, where + self.guest.length[order]), data)
+        shift = (self.guest.start[order] - where)[piece]
+        order = np.argsort(shared.start + shift)
+        return Ranges((shared.start + shift)[order], (shared.stop + shift)[order]).merged()
 
 
 def counting(count: Column) -> Column:

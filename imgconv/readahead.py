@@ -67,7 +67,7 @@ class ReadAhead:
             KERNEL,
             self._fd,
             length,
-            round_up(length, SECTOR),
+            self.size,
             seems_full(self._fd, self._status, length),
             threads,
             ffi.from_buffer(self._arena),
@@ -75,6 +75,11 @@ class ReadAhead:
         )
         if self._ahead == ffi.NULL:
             raise OSError("no memory or no thread")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, in whole sectors."""
+        return round_up(self._status.st_size, SECTOR)
 
     def is_of(self, status: os.stat_result) -> bool:
         """Say whether it reads the file of this status, unchanged since."""

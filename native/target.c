@@ -28,13 +28,14 @@ struct ic_target {
     pthread_mutex_t writing; /* held by the thread that writes with system calls */
 };
 
-static int open_faults(int fd) {
+static int open_faults(int fd, int64_t page) {
     struct statfs about;
-    if (fstatfs(fd, &about) != 0 || (long)about.f_type != TMPFS || ftruncate(fd, LENGTH) != 0)
+    /* Where tmpfs may take huge pages for files of that length, it would for every hole. */
+    if (fstatfs(fd, &about) != 0 || (long)about.f_type != TMPFS || about.f_bsize != page)
         return -1;
     int faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
     struct uffdio_api api = {.api = UFFD_API};
-    if (faults < 0 || ioctl(faults, UFFDIO_API, &api) == 0)
+    if (faults < 0 || (ioctl(faults, UFFDIO_API, &api) == 0 && ftruncate(fd, LENGTH) == 0))
         return faults;
     close(faults);
     return -1;
@@ -45,8 +46,8 @@ struct ic_target *ic_target_new(int fd) {
     if (t == NULL)
         return NULL;
     t->fd = fd;
-    t->faults = open_faults(fd);
     t->page = sysconf(_SC_PAGESIZE);
+    t->faults = open_faults(fd, t->page);
     pthread_mutex_init(&t->writing, NULL);
     return t;
 }
@@ -114,6 +115,8 @@ static int put(const struct ic_target *t, const struct window *window, int64_t a
                uint64_t from, struct ic_reach *reach, int64_t *handed) {
     int64_t first = (at + t->page - 1) / t->page * t->page;
     int64_t last = (at + size) / t->page * t->page;
+    if (first >= last) /* there are pages of 64 KiB */
+        return ic_write_pieces(t->fd, 1, &at, &size, &from, reach);
     int64_t done = hand_in(t, window, first, last - first, from + (uint64_t)(first - at));
     *handed += done;
     int64_t ats[] = {at, first + done}, sizes[] = {first - at, at + size - first - done};

@@ -8,7 +8,7 @@ import numpy as np
 
 from imgconv.found import Found
 from imgconv.identity import Identity
-from imgconv.ranges import Column, Pieces, Ranges, overlaps
+from imgconv.ranges import Column, Pieces, Ranges
 from imgconv.sources.base import MappableSource, Source
 from imgconv.sources.located import ABSENT, DATA, PACKED, ROWS, ZEROS, Files, Located
 from imgconv.sources.scanning import read_and_scan
@@ -49,17 +49,9 @@ def _after(ranges: Ranges, at: int, size: int) -> int:
     return int(ranges.stop[last]) if last < len(ranges) else size
 
 
-def _data_of(file: Source) -> Ranges:
-    """Return where a file holds data, behind very many pieces all of it."""
-    found, count = [], 0
-    for group in file.extents():
-        found.append(group)
-        count += len(group)
-        if count > MOST_HOLES:
-            at = int(group.stop[-1])
-            found.append(Ranges.single(at, file.size))
-            break
-    return Ranges.concat(found).merged()
+def held(pieces: Pieces, data: Ranges | None) -> Ranges:
+    """Return what is mapped to `data` of the file, or at all if there is no more to know."""
+    return pieces.guest if data is None else pieces.held(data)
 
 
 class MappedSource:
@@ -120,22 +112,24 @@ class MappedSource:
         return self._mappable.read_pieces(pieces, extents, granule, buffer)
 
     def extents(self) -> Iterator[Ranges]:
-        """Yield what is mapped, but for holes in the file."""
-        yield from self._held().groups(GROUP)
+        """Yield what is mapped, but for holes in the file: images may be sparse files."""
+        data = self._data()
+        for first in range(0, len(self._pieces.where), GROUP):
+            yield held(self._pieces.slice(first, first + GROUP), data)
 
-    def _held(self) -> Ranges:
-        """Return what is mapped to data of the file: images may be sparse files."""
-        guest, where = self._pieces.guest, self._pieces.where
-        data = _data_of(self.file)
-        if len(data) == 1 and data.total >= self.file.size - SECTOR:
-            return guest
-        order = np.argsort(where)
-        there = Ranges(where[order], (where + guest.length)[order])
-        piece, _, shared = overlaps(there, data)
-        shift = (guest.start - where)[order[piece]]
-        held = Ranges(shared.start + shift, shared.stop + shift)
-        order = np.argsort(held.start)
-        return Ranges(held.start[order], held.stop[order]).merged()
+    def _data(self) -> Ranges | None:
+        """Return where the file holds data, behind very many ranges all of it; None if there
+        are no holes."""
+        found, count = [], 0
+        for group in self.file.extents():
+            found.append(group)
+            count += len(group)
+            if count > MOST_HOLES:
+                found.append(Ranges.single(int(group.stop[-1]), self.file.size))
+                break
+        data = Ranges.concat(found).merged()
+        whole = len(data) == 1 and data.total >= self.file.size - SECTOR
+        return None if whole else data
 
     def located(self, files: Files) -> Iterator[Located]:
         """Yield what is mapped, what is packed, what is zeros, and what is left."""

@@ -9,9 +9,13 @@ import numpy as np
 from imgconv.found import Found
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.checked import ImageFile
-from imgconv.sources.mapped import GROUP, MappedSource, Mapping
+from imgconv.sources.mapped import GROUP, MappedSource, Mapping, held
 from imgconv.sources.scanning import read_and_scan
+from imgconv.units import SECTOR, MiB
 from imgconv.workers import PerThread
+
+TOGETHER = 64  # streams, and bytes of them, that are read at once
+MOST_TOGETHER = 4 * MiB
 
 # Takes a stream, the guest offset of its unit, and how many bytes are wanted; returns as
 # many, or raises ValueError with the reason.
@@ -57,25 +61,29 @@ class PackedSource(MappedSource):
         rows = self._packed.rows(offset, end)
         if guest.window(offset, end).total < len(buffer):
             super().read_into(offset, buffer)
-        for row, stream in zip(rows, self._streams(rows), strict=True):
+        for row, unit in zip(rows, self._units(rows, offset, end), strict=True):
             start, stop = int(guest.start[row]), int(guest.stop[row])
             low, high = max(start, offset), min(stop, end)
-            whole = high - low == stop - start
-            unit = self._decoded(row, stream) if whole else self._remembered(row, stream)
             buffer[low - offset : high - offset] = unit[low - start : high - start]
 
-    def _streams(self, rows: range) -> Iterator[memoryview]:
-        """Yield streams, of which those that lie together are read together."""
+    def _units(self, rows: range, offset: int, end: int) -> Iterator[memoryview]:
+        """Yield units, remembering one of which only a part is wanted."""
+        guest = self._packed.guest
+        for first in range(rows.start, rows.stop, TOGETHER):
+            some = range(first, min(first + TOGETHER, rows.stop))
+            around = self._around(some) if len(some) > 1 else None
+            for row in some:
+                whole = offset <= guest.start[row] and guest.stop[row] <= end
+                yield self._decoded(row, around) if whole else self._remembered(row)
+
+    def _around(self, rows: range) -> tuple[int, memoryview] | None:
+        """Read streams that lie together at once; return where that begins, and what it is."""
         where = self._packed.where[rows.start : rows.stop]
-        ends = where + self._packed.length[rows.start : rows.stop]
-        first, last = (int(where.min()), int(ends.max())) if rows else (0, 0)
-        together = last - first <= 2 * int((ends - where).sum())
-        around = self._read(first, last) if together else None
-        for low, high in zip(where.tolist(), ends.tolist(), strict=True):
-            if around is not None:
-                yield around[low - first : high - first]
-            else:
-                yield self._read(low, high)
+        length = self._packed.length[rows.start : rows.stop]
+        first, last, total = int(where.min()), int((where + length).max()), int(length.sum())
+        if last - first > min(total + len(rows) * SECTOR, MOST_TOGETHER):
+            return None
+        return first, self._read(first, last)
 
     def _read(self, start: int, stop: int) -> memoryview:
         content = memoryview(bytearray(stop - start))
@@ -88,18 +96,21 @@ class PackedSource(MappedSource):
             return read_and_scan(self, extents, granule, buffer)
         return super().read_runs(extents, granule, buffer)
 
-    def _remembered(self, row: int, stream: memoryview) -> memoryview:
+    def _remembered(self, row: int) -> memoryview:
         recent: tuple[int, memoryview] | None = getattr(self._recent, "unit", None)
         if recent is None or recent[0] != row:
-            recent = self._recent.unit = row, self._decoded(row, stream)
+            recent = self._recent.unit = row, self._decoded(row, None)
         return recent[1]
 
-    def _decoded(self, row: int, stream: memoryview) -> memoryview:
+    def _decoded(self, row: int, around: tuple[int, memoryview] | None) -> memoryview:
+        """Decode a unit, whose stream may be in what was read `around` it."""
+        where, length = int(self._packed.where[row]), int(self._packed.length[row])
+        first, content = around or (where, self._read(where, where + length))
         start, stop = int(self._packed.guest.start[row]), int(self._packed.guest.stop[row])
         try:
+            stream = content[where - first : where - first + length]
             return self._unpack(stream, start, stop - start)
         except ValueError as error:
-            where = int(self._packed.where[row])
             raise self._image.error(where, f"compressed data: {error}") from error
 
     def _packed_ranges(self) -> Ranges:
@@ -107,10 +118,12 @@ class PackedSource(MappedSource):
 
     def extents(self) -> Iterator[Ranges]:
         """Yield what is mapped, but for holes in the file, or packed."""
-        packed, plain = self._packed.guest, self._held()
-        at = 0
-        for group in packed.groups(GROUP):
+        data, at = self._data(), 0
+        for group in self._packed.guest.groups(GROUP):
             reach = int(group.stop[-1])
+            plain = held(self._pieces.window(at, reach), data)
             yield group.union(plain.window(at, reach))
             at = reach
-        yield from plain.window(at, self.size).groups(GROUP)
+        rest = self._pieces.window(at, self.size)
+        for first in range(0, len(rest.where), GROUP):
+            yield held(rest.slice(first, first + GROUP), data).window(at, self.size)

@@ -18,6 +18,7 @@ class Prefix:
         self._reach = sys.maxsize  # until the reading has ended
         self._found: Found | None = None
         self._passed = ahead is None
+        self._end = 0 if ahead is None else ahead.size
         self._lock = Lock()
 
     def find(self, pieces: Pieces, extents: Ranges, granule: int) -> Found | None:
@@ -34,7 +35,8 @@ class Prefix:
             self._passed, self._found = True, None
             return None
         found = self._taken()
-        ends = wanted.stop[wanted.stop < extents.stop[-1]]
+        # A granule that is not all of this disk may hold data of something else.
+        ends = wanted.stop[stop < self._end]
         whole = not any((edges % GRANULE).any() for edges in (start, wanted.start, ends))
         if found is None or granule != GRANULE or not whole or int(stop.max()) > self._reach:
             return None

@@ -252,8 +252,8 @@ class StreamedDisk(MappedSource):
     def _read_mapped(self, where: int, buffer: memoryview) -> None:
         self._stream.read_into(where, buffer)
 
-    def _held(self) -> Ranges:
-        return self._pieces.guest  # where in the content, not in the file
+    def _data(self) -> None:
+        """Pieces are in the content, not in the file."""
 
     def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
         """Read extents and find their nonzero granules; errors as of `read_into`."""
