@@ -125,6 +125,7 @@ class _Job:
         self.conversion = Conversion.of(disk, output.options, identity, self.target)
         self.tally = Tally(watcher)
         self.check: Verification | None = None
+        self.published = False
         self._output = output
         refuse_same_file(disk, self.target)
         if not self.is_object and is_stream(self.target) and self.conversion.writer().head_size:
@@ -175,16 +176,20 @@ class _Job:
 
     def publish(self) -> None:
         self.lane.sink.commit(self.lane.at)
+        self.published = True
 
     def verify_published(self) -> None:
         if self.check is not None:
             self.check.check_object(self.lane.sink, self._output.store)
 
-    def retract(self) -> str:
-        """Take back what was published, as another failed; return what became of it."""
+    def retract(self) -> str | None:
+        """Take back what has appeared, as not all could; return what became of it.
+
+        Publishing this very one may be what failed; then it may have appeared all the same.
+        """
         sink = self.lane.sink
         if self.keeps or not isinstance(sink, RetractableSink):
-            return f"{self.target}: {STAYS}"
+            return f"{self.target}: {STAYS}" if self.published else None
         return sink.retract()
 
     def report(self, source_format: str, threads: int, seconds: float) -> Report:
@@ -207,18 +212,18 @@ def _publish(disk: Source, jobs: Sequence[_Job]) -> None:
     for job in jobs:
         job.prepare()
     disk.verify()
-    published: list[_Job] = []
+    begun: list[_Job] = []
     try:
         for objects in (True, False):
             chosen = [job for job in jobs if job.is_object is objects]
             for job in chosen:
+                begun.append(job)
                 job.publish()
-                published.append(job)
             for job in chosen:
                 job.verify_published()
     except BaseException as error:
-        for job in published:
-            error.add_note(job.retract())
+        for note in filter(None, [job.retract() for job in begun]):
+            error.add_note(note)
         raise
 
 

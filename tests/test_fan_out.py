@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,10 +22,13 @@ import imgconv
 from imgconv import pipeline
 from imgconv.formats.base import Format
 from imgconv.lanes import Lane
+from imgconv.objectstore import ObjectInfo, Upload
 from imgconv.ranges import Ranges
-from imgconv.sinks.file import FileSink
+from imgconv.sinks.newfile import NewFile
+from imgconv.stores.local import LocalStore
 from imgconv.tally import Tally
 from imgconv.units import KiB, MiB
+from imgconv.upload.retry import Backoff
 from imgconv.workers import Stop
 
 HUGE = {"vhdx-256m"}  # a batch would have half a gibibyte
@@ -202,15 +207,15 @@ class TestAllOrNone:
         self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The object and the first file have appeared by then."""
-        publish, seen = FileSink._publish, list[set[str]]()
+        publish, seen = NewFile.publish, list[set[str]]()
 
-        def race(sink: FileSink) -> None:
-            if sink._name == "last.vhd":
+        def race(file: NewFile, *, clobber: bool) -> None:
+            if file._name == "last.vhd":
                 seen.append(everything(tmp_path / "out"))
                 raise FileExistsError(errno.EEXIST, "exists")
-            publish(sink)
+            publish(file, clobber=clobber)
 
-        monkeypatch.setattr(FileSink, "_publish", race)
+        monkeypatch.setattr(NewFile, "publish", race)
         notes = self.fails(raw, tmp_path, imgconv.OutputExists, "last.vhd")
         out = tmp_path / "out"
         assert notes == [
@@ -236,19 +241,69 @@ class TestAllOrNone:
         monkeypatch.setattr(os, "fsync", full)
         self.fails(raw, tmp_path, imgconv.WriteFailed, "full")
 
+    @pytest.mark.parametrize("error", [imgconv.StoreUnavailable, imgconv.Cancelled])
+    def test_an_object_that_is_there_but_could_not_be_looked_at(
+        self,
+        raw: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        error: type[Exception],
+    ) -> None:
+        """It has appeared, although publishing it has failed."""
+        complete, head, out = LocalStore.complete, LocalStore.head, tmp_path / "out"
+        failing: list[str] = []
+
+        def complete_and_fail(store: LocalStore, upload: Upload, *how: Any, **more: Any) -> Any:
+            found = complete(store, upload, *how, **more)
+            failing.extend({upload.key} & {"two.vhd"})
+            return found
+
+        def look(store: LocalStore, key: str) -> ObjectInfo | None:
+            if key in failing:
+                failing.clear()
+                raise error("fails")
+            return head(store, key)
+
+        out.mkdir()
+        monkeypatch.setattr(LocalStore, "complete", complete_and_fail)
+        monkeypatch.setattr(LocalStore, "head", look)
+        hasty = imgconv.UploadOptions(backoff=Backoff(patience=0.0))
+        urls = [f"file://{out}/one.vdi", f"file://{out}/two.vhd"]
+        with pytest.raises(error) as caught:
+            imgconv.fan_out(raw, [imgconv.Output(url, upload=hasty) for url in urls])
+        assert caught.value.__notes__ == [f"{url}: was removed again" for url in urls]
+        assert everything(out) == set()
+
+    def test_a_file_that_has_its_name_but_not_for_good(
+        self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fsync, out = os.fsync, tmp_path / "out"
+
+        def fail(fd: int) -> None:
+            if (out / "last.vhd").exists() and stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise OSError(errno.EIO, "fails")
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", fail)
+        notes = self.fails(raw, tmp_path, imgconv.WriteFailed, "fails")
+        names = ("object.qcow2", "first.vdi", "last.vhd")
+        assert [note.partition(str(out))[2] for note in notes] == [
+            f"/{name}: was removed again" for name in names
+        ]
+
     def test_what_replaced_a_file_stays_and_is_told(
         self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The old file cannot come back, so the whole new one is better than none."""
         (tmp_path / "o.vdi").write_bytes(b"old")
-        publish = FileSink._publish
+        publish = NewFile.publish
 
-        def fail(sink: FileSink) -> None:
-            if sink._name == "o.vhd":
+        def fail(file: NewFile, *, clobber: bool) -> None:
+            if file._name == "o.vhd":
                 raise OSError(errno.EIO, "fails")
-            publish(sink)
+            publish(file, clobber=clobber)
 
-        monkeypatch.setattr(FileSink, "_publish", fail)
+        monkeypatch.setattr(NewFile, "publish", fail)
         outputs = [imgconv.Output(tmp_path / name) for name in ("o.vdi", "o.vhd")]
         with pytest.raises(imgconv.WriteFailed) as caught:
             imgconv.fan_out(raw, outputs)
@@ -259,11 +314,11 @@ class TestAllOrNone:
     def test_with_resume_a_finished_object_stays_and_is_told(
         self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(sink: FileSink) -> None:
+        def fail(file: NewFile, *, clobber: bool) -> None:
             raise OSError(errno.EIO, "fails")
 
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-        monkeypatch.setattr(FileSink, "_publish", fail)
+        monkeypatch.setattr(NewFile, "publish", fail)
         url, upload = f"file://{tmp_path}/o.vdi", imgconv.UploadOptions(resume=True)
         outputs = [imgconv.Output(url, upload=upload), imgconv.Output(tmp_path / "o.vhd")]
         with pytest.raises(imgconv.WriteFailed) as caught:

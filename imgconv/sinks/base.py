@@ -68,11 +68,12 @@ class ReadableSink(Sink, Protocol):
 class RetractableSink(Sink, Protocol):
     """A sink that can take back what it has published."""
 
-    def retract(self) -> str:
-        """Remove what was published, if it is still ours; return what became of it.
+    def retract(self) -> str | None:
+        """Remove what was published, if it is still ours; return what became of it, None if
+        there is nothing.
 
-        It is taken back because another output failed, so that error is the one that counts:
-        nothing is raised.
+        A `commit` that failed may have published it. It is taken back because an output
+        failed, so that error is the one that counts: nothing is raised.
         """
         ...
 

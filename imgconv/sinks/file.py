@@ -111,14 +111,18 @@ class FileSink:
                 os.fchown(self._new.fd, self._replaced.st_uid, self._replaced.st_gid)
             os.fchmod(self._new.fd, stat.S_IMODE(self._replaced.st_mode))
 
-    def retract(self) -> str:
+    def retract(self) -> str | None:
         """Remove the file if it is still ours; one that it replaced would not come back."""
+        if self._published is None:
+            return None
         try:
+            if not samestat(os.stat(self._path), self._published):
+                return f"{self._path}: is another's, and was left"
             if self._replaced is not None:
                 return f"{self._path}: was replaced before that"
-            if self._published is None or not samestat(os.stat(self._path), self._published):
-                return f"{self._path}: is another one by now, and was left"
             os.unlink(self._path)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             return f"{self._path}: could not be removed again: {error.strerror}"
         return f"{self._path}: was removed again"

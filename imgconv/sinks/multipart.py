@@ -130,7 +130,7 @@ class MultipartSink:
         self.prepare(size)
         self.report = self.uploader.finish(size)
 
-    def retract(self) -> str:
+    def retract(self) -> str | None:
         """Delete the object if it is still ours."""
         return self.uploader.retract()
 

@@ -210,9 +210,11 @@ class Uploader:
             warnings=warnings,
         )
 
-    def retract(self) -> str:
-        """Delete the object that was published if it is still ours; say what became of it."""
-        name, token, ours = f"{self._store.name}/{self._key}", self._session.token, False
+    def retract(self) -> str | None:
+        """Delete the object that was published if it is still ours; say what became of it,
+        None if there is none."""
+        name, token = f"{self._store.name}/{self._key}", self._session.token
+        ours: bool | None = None
 
         def delete() -> None:
             nonlocal ours
@@ -220,12 +222,16 @@ class Uploader:
             if found is not None and (is_ours(found, token) or found.etag == self._etag):
                 ours = True
                 self._store.delete(self._key)
+            elif found is not None:
+                ours = False
 
         try:
             self._client.clean_up(delete)
         except StoreError as error:
             return f"{name}: could not be removed again: {error}"
-        return f"{name}: was removed again" if ours else f"{name}: is ours no longer"
+        if ours is None:
+            return None
+        return f"{name}: was removed again" if ours else f"{name}: is another's, and was left"
 
     def suspend(self) -> None:
         """Stop, and keep what was sent, so that another run can go on from there."""
