@@ -248,7 +248,7 @@ def _looked_at(
         ):
             if disk.name != SYSTEM and most is not None and source.size > most:
                 raise DiskAmountOrSize(
-                    f"{disk.source}: {disk.name} has {format_size(source.size)}, "
+                    f"{source.name}: {disk.name} has {format_size(source.size)}, "
                     f"and a data disk may have {format_size(most)}"
                 )
             for one in series:

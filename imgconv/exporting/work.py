@@ -165,7 +165,7 @@ class Work:
         with opened(*how, stop.is_set) as (source, _):
             if source.identity.text != disk.identity:
                 raise IncorrectImageStatus(
-                    f"{disk.source}: was changed since its export was asked for"
+                    f"{source.name}: was changed since its export was asked for"
                 )
             yield source
 

@@ -42,7 +42,7 @@ class Address:
         try:
             if (disk.size, disk.identity) != (self.size, self.identity):
                 raise SourceChanged(
-                    f"{self.location}: is not the disk the conversion began with: "
+                    f"{disk.name}: is not the disk the conversion began with: "
                     f"{disk.identity.text}, not {self.identity.text}"
                 )
             yield disk

@@ -5,9 +5,10 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import disks
+from support import disks, range_server
 from support.cli import assert_one_line_error, imgconv
 from support.exporting import BUCKET, Place, disk_words, export_words
 from support.faults import Fault
@@ -16,6 +17,7 @@ from support.oss_server import OssServer
 
 import imgconv as library
 from imgconv.exporting import errors
+from imgconv.exporting.events import Event
 from imgconv.units import GiB, MiB
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +248,37 @@ def test_a_source_that_changes_meanwhile(world: World) -> None:
             on_accepted=change,
         )
     assert list((world.folder / BUCKET).iterdir()) == []
+
+
+def test_a_signature_in_the_url_of_a_disk_is_told_nowhere(world: World) -> None:
+    """Messages are stored and logged, and go to whoever asked for the export."""
+    request = library.ExportRequest(image_id="m-1", bucket=BUCKET)
+    events: list[Event] = []
+    with range_server.serving(bytes(MiB)) as site:
+        signed = f"{site.url}?X-Amz-Signature=secret"
+        small = library.ExportLimits(data_disk_size=512)
+
+        def change(task: library.ExportTask) -> None:
+            site.etag = '"v2"'
+
+        def export(disks: dict[str, str], **more: Any) -> str:
+            with pytest.raises(library.ImgconvError) as caught:
+                library.export(
+                    request, disks, store=f"file://{world.folder}", state=world.state, **more
+                )
+            return str(caught.value)
+
+        told = [
+            export({"system": site.url, "data:xvdb": signed}, limits=small),
+            export({"system": signed}, on_accepted=change, listener=events.append),
+        ]
+        told += [event.message for event in events if event.message]
+        (state,) = library.export_tasks(state=world.state)
+        told.append(state.message)
+    assert len(told) == 4
+    for message in told:
+        assert site.url in message
+        assert "secret" not in message
 
 
 def test_a_bucket_of_s3_that_is_not_there(world: World, s3: Place) -> None:

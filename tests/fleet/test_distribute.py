@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import disks
+from support import disks, range_server
 from support.seaweed import BUCKET, Seaweed
 from support.workers import dask, lasting, processes
 
@@ -229,6 +229,20 @@ def test_a_worker_whose_disk_is_another_fails_the_conversion(tmp_path: Path) -> 
             imgconv.distribute(source, url, executor, options="raw", progress=watch)
     assert "on worker" in "".join(caught.value.__notes__)
     assert_clean(url)
+
+
+def test_a_signature_in_the_url_of_the_disk_is_not_told(tmp_path: Path) -> None:
+    (url,) = folders(tmp_path, "out")
+    with ThreadPoolExecutor(1) as executor, range_server.serving(bytes(MiB)) as site:
+
+        def change() -> None:
+            site.etag = '"v2"'
+
+        watch = Watch(lambda now: now.phase == "scan", change)
+        signed = f"{site.url}?X-Amz-Signature=secret"
+        with pytest.raises(imgconv.SourceChanged, match="not the disk") as caught:
+            imgconv.distribute(signed, url, executor, options="raw", progress=watch)
+    assert str(caught.value).startswith(f"{site.url}: is not")
 
 
 def test_errors_of_workers_arrive_as_they_are(tmp_path: Path, pool: LastingExecutor) -> None:
