@@ -89,9 +89,9 @@ def fan_out(
         own.
 
     No output appears before every one is complete. Then they appear one after the other,
-    objects before files, and what has appeared is removed when another cannot (but for a
-    file that replaced one, and for uploads that are to be resumed). Only a process that is
-    killed in that moment leaves some of them.
+    objects before files, and what has appeared is removed when another cannot (but for what
+    replaced a file or an object, and for uploads that are to be resumed). Only a process that
+    is killed in that moment leaves some of them.
 
     Outputs share the memory, and uploads the rate, that one upload would have alone.
     """
@@ -125,7 +125,7 @@ class _Job:
         self.conversion = Conversion.of(disk, output.options, identity, self.target)
         self.tally = Tally(watcher)
         self.check: Verification | None = None
-        self.published = False
+        self.replaces = self.published = False
         self._output = output
         refuse_same_file(disk, self.target)
         if not self.is_object and is_stream(self.target) and self.conversion.writer().head_size:
@@ -166,6 +166,8 @@ class _Job:
             )
         )
         self.lane = Lane(self.conversion.writer(), sink, self.tally)
+        if not self.keeps and isinstance(sink, RetractableSink):
+            self.replaces = sink.replaces()
         return self.lane
 
     def prepare(self) -> None:
@@ -190,6 +192,9 @@ class _Job:
         sink = self.lane.sink
         if self.keeps or not isinstance(sink, RetractableSink):
             return f"{self.target}: {STAYS}" if self.published else None
+        if self.replaces:  # the old one would not come back
+            what = "was replaced before that" if self.published else "may have been replaced"
+            return f"{self.target}: {what}"
         return sink.retract()
 
     def report(self, source_format: str, threads: int, seconds: float) -> Report:

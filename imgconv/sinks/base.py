@@ -68,6 +68,13 @@ class ReadableSink(Sink, Protocol):
 class RetractableSink(Sink, Protocol):
     """A sink that can take back what it has published."""
 
+    def replaces(self) -> bool:
+        """Say whether there is something that the output will replace.
+
+        Whoever takes the output back then leaves neither.
+        """
+        ...
+
     def retract(self) -> str | None:
         """Remove what was published, if it is still ours; return what became of it, None if
         there is nothing.

@@ -111,15 +111,17 @@ class FileSink:
                 os.fchown(self._new.fd, self._replaced.st_uid, self._replaced.st_gid)
             os.fchmod(self._new.fd, stat.S_IMODE(self._replaced.st_mode))
 
+    def replaces(self) -> bool:
+        """Say whether there was a file when this one was begun."""
+        return self._replaced is not None
+
     def retract(self) -> str | None:
-        """Remove the file if it is still ours; one that it replaced would not come back."""
+        """Remove the file if it is still ours."""
         if self._published is None:
             return None
         try:
             if not samestat(os.stat(self._path), self._published):
                 return f"{self._path}: is another's, and was left"
-            if self._replaced is not None:
-                return f"{self._path}: was replaced before that"
             os.unlink(self._path)
         except FileNotFoundError:
             return None

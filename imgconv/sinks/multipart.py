@@ -130,6 +130,10 @@ class MultipartSink:
         self.prepare(size)
         self.report = self.uploader.finish(size)
 
+    def replaces(self) -> bool:
+        """Ask the store whether there is an object that this one will replace."""
+        return self.uploader.replaces()
+
     def retract(self) -> str | None:
         """Delete the object if it is still ours."""
         return self.uploader.retract()

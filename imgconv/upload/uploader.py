@@ -81,6 +81,12 @@ class Uploader:
         if self._journal is not None:
             self._journal.close()
 
+    def replaces(self) -> bool:
+        """Ask whether there is an object that this upload will replace."""
+        if self._exclusive:
+            return False
+        return self._client.request(lambda: self._store.head(self._key)) is not None
+
     def send(self, part: PartBuffer) -> None:
         """Have a whole part sent in the background."""
         self._sender.send(part)
