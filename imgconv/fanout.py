@@ -24,7 +24,7 @@ from imgconv.tally import Joint, Tally
 from imgconv.targets import completed, open_target, refuse_same_file, verification_of
 from imgconv.units import MiB
 from imgconv.upload.options import UploadOptions
-from imgconv.urls import scheme_of
+from imgconv.urls import scheme_of, split_url
 from imgconv.verification import Verification
 from imgconv.workers import Stop, thread_count
 
@@ -141,10 +141,11 @@ class _Job:
 
     @property
     def place(self) -> str:
-        """What no two outputs may have in common."""
-        if self.is_object:
+        """What no two outputs may have in common; a file has one, by path or by URL."""
+        scheme, path = split_url(self.target) or ("file", self.target)
+        if scheme != "file":
             return self.target
-        return STDOUT if is_stdout(self.target) else os.path.realpath(self.target)
+        return STDOUT if is_stdout(path) else os.path.realpath(path)
 
     @property
     def journal(self) -> str | None:

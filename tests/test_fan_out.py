@@ -351,6 +351,7 @@ REFUSED: list[tuple[Callable[[Path], list[str | Path]], type[Exception], str]] =
     (lambda folder: [], imgconv.UsageError, "needs an output"),
     (lambda f: [f / "a.vdi", f"{f}/./a.vdi"], imgconv.UsageError, "a.vdi: is given twice"),
     (lambda f: ["file:///x/a.vdi"] * 2, imgconv.UsageError, "is given twice"),
+    (lambda f: [f / "a.vdi", f"file://{f}/a.vdi"], imgconv.UsageError, "is given twice"),
     (lambda f: [f / "a.vdi", f / "disk.raw"], imgconv.UsageError, "is the input itself"),
     (lambda f: [f / "a.vdi", f / "name"], imgconv.UsageError, "does not tell the format"),
     (lambda f: [f / "a.vdi", f / "f.vhd"], imgconv.UnsupportedCombination, "two passes"),
