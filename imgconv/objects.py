@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from imgconv.conversion import Conversion
-from imgconv.errors import OutputExists, OutputTooLarge, SourceError, StoreError, UsageError
+from imgconv.errors import OutputTooLarge, SourceError, StoreError, UsageError
 from imgconv.objectstore import PartStore
 from imgconv.pipeline import outline
 from imgconv.report import Report, UploadReport
@@ -27,8 +27,9 @@ _OPENING, _READING = Backoff(patience=20.0), Backoff(patience=60.0)
 
 KEPT = "what was sent is kept: --resume goes on from there"
 
-# After these, going on would only end the same way again.
-_HOPELESS = (UsageError, SourceError, OutputTooLarge, OutputExists)
+# After these, going on would only end the same way again. It need not where an object
+# exists: that can be replaced or moved, or is in the way of another output of a fan-out.
+_HOPELESS = (UsageError, SourceError, OutputTooLarge)
 
 
 def open_store(url: ObjectUrl, store: Store | None) -> PartStore:

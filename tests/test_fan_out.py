@@ -332,6 +332,34 @@ class TestAllOrNone:
         assert f"{url}: was complete before that, and stays" in caught.value.__notes__
         assert imgconv.compare(raw, tmp_path / "o.vdi").identical
 
+    def test_with_resume_what_was_sent_outlasts_another_output_that_exists(
+        self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one that was complete does when the same command is given again."""
+        complete = LocalStore.complete
+
+        def fail(store: LocalStore, upload: Upload, *how: Any, **more: Any) -> Any:
+            if upload.key == "late.vhd":
+                raise imgconv.StoreUnavailable("fails")
+            return complete(store, upload, *how, **more)
+
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        again = imgconv.UploadOptions(resume=True, backoff=Backoff(patience=0.0))
+        late, early = (
+            imgconv.Output(f"file://{tmp_path}/{name}", upload=again)
+            for name in ("late.vhd", "early.vdi")
+        )
+        with monkeypatch.context() as broken:
+            broken.setattr(LocalStore, "complete", fail)
+            with pytest.raises(imgconv.StoreUnavailable):
+                imgconv.fan_out(raw, [early, late])
+        for outputs in ([early, late], [late, early]):
+            with pytest.raises(imgconv.OutputExists, match=r"early\.vdi: exists"):
+                imgconv.fan_out(raw, outputs)
+        (report,) = imgconv.fan_out(raw, [late])
+        assert report.upload is not None
+        assert report.upload.kept_parts == len(report.upload.parts)
+
     @pytest.mark.parametrize("at", [0, 4 * MiB])
     def test_cancelled(self, raw: Path, tmp_path: Path, at: int) -> None:
         out, done = tmp_path / "out", [-1]
