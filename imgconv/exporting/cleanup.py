@@ -1,7 +1,7 @@
 """Removing what a task has put into a bucket, and beside it on this machine."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 from imgconv.errors import StoreError, UploadGone
@@ -19,16 +19,20 @@ def journal_path(state: str, task: str, disk: DiskPlan) -> str:
     return f"{state}-{task}-{disk.name}.{disk.format}.journal"
 
 
-def is_ours(found: ObjectInfo, task: str, etag: str | None) -> bool:
-    """Say whether a task made an object, by what it carries or by what was remembered."""
-    return found.metadata.get(TASK) == task or (etag is not None and etag == found.etag)
+def is_ours(found: ObjectInfo, task: str) -> bool:
+    """Say whether a task made an object, by what it carries.
+
+    Its ETag tells nothing: it derives from the content, so that another task's object of the
+    same disk has the same one.
+    """
+    return found.metadata.get(TASK) == task
 
 
-def clean_up(plan: Plan, task: str, state: str, etags: Mapping[str, str]) -> list[str]:
+def clean_up(plan: Plan, task: str, state: str) -> list[str]:
     """Remove all objects, unfinished uploads and journals of a task; return what is left.
 
-    `etags` are those of objects known to be the task's, by URL. Whoever calls this holds
-    the lock on the names, so that no unfinished upload to them is anybody else's.
+    Whoever calls this holds the lock on the names, so that no unfinished upload to them is
+    anybody else's.
     """
     left: list[str] = []
     for bucket, keys in plan.keys_by_bucket().items():
@@ -37,7 +41,7 @@ def clean_up(plan: Plan, task: str, state: str, etags: Mapping[str, str]) -> lis
             with place.opened() as store:
                 client = client_of(store, plan.settings.upload.backoff)
                 for key in keys:
-                    left += _cleaned(client, store, key, task, etags.get(place.url(key)))
+                    left += _cleaned(client, store, key, task)
         except StoreError as error:
             left.append(f"{place.url('')}: {error}")
     for disk in plan.disks:
@@ -46,12 +50,10 @@ def clean_up(plan: Plan, task: str, state: str, etags: Mapping[str, str]) -> lis
     return left
 
 
-def _cleaned(
-    client: Client, store: PartStore, key: str, task: str, etag: str | None
-) -> Iterator[str]:
+def _cleaned(client: Client, store: PartStore, key: str, task: str) -> Iterator[str]:
     def remove_object() -> None:
         found = store.head(key)
-        if found is not None and is_ours(found, task, etag):
+        if found is not None and is_ours(found, task):
             store.delete(key)
 
     def remove_helper() -> None:
