@@ -174,6 +174,7 @@ class Work:
         upload = replace(
             settings.upload,
             resume=True,
+            adopt=False,  # another task's would carry that task's id
             journal=journal_path(self._ledger.path, self._id, disk),
             metadata={**settings.upload.metadata, TASK: self._id},
         )

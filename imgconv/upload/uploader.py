@@ -58,7 +58,12 @@ class Uploader:
             if exclusive:
                 refuse_existing(self._client, key, self._journal)
             self._session = open_session(
-                self._client, key, metadata, resume=options.resume, journal=self._journal
+                self._client,
+                key,
+                metadata,
+                resume=options.resume,
+                adopt=options.adopt,
+                journal=self._journal,
             )
         except BaseException:
             self._close_journal()

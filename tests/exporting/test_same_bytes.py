@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from support.exporting import BUCKET, Place
+from support.faults import Fault
+from support.oss_server import OssServer
 
 import imgconv as library
 from imgconv.objectstore import PartStore
@@ -56,6 +58,32 @@ class TestAnEarlierTask:
             earlier.run()
         assert oss.objects("") == made
         assert len(made) == 3
+
+
+def test_an_upload_that_another_task_keeps_is_left_to_it(
+    pair: dict[str, Path], state: Path, oss: Place, oss_server: OssServer
+) -> None:
+    """An object carries what its upload was begun with: the id of that task."""
+    oss_server.faults.rule = lambda operation, request: (
+        Fault(status=400) if request.params.get("partNumber") == "3" else None
+    )
+    upload = library.UploadOptions(part_size=100 * KiB)
+    settings = library.ExportSettings(keep=True, upload=upload)
+    with pytest.raises(library.ExportImageFailed):
+        library.export(request(), pair, store=oss.store, state=state, settings=settings)
+    oss_server.faults.rule = lambda operation, request: None
+    (kept,) = library.export_tasks(state=state)
+    assert oss.uploads("") == ["m-1_system.raw"]
+    task = library.export(request(), pair, store=oss.store, state=state, settings=settings)
+    with closing(oss.store.open(BUCKET)) as store:
+        found = store.head("m-1_system.raw")
+        assert found is not None
+        assert found.metadata["imgconv-task"] == task.task_id
+    made = oss.objects("")
+    assert library.export_task(kept.task_id, state=state).cancel().status == "Cancelled"
+    assert oss.objects("") == made
+    assert len(made) == 3
+    assert oss.uploads("") == []
 
 
 class TestRetracting:
