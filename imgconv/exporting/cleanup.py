@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
-from imgconv.errors import StoreError, UploadGone
+from imgconv.errors import ImgconvError, StoreError
 from imgconv.exporting.destination import client_of
 from imgconv.exporting.plan import DiskPlan, Plan
 from imgconv.objectstore import ObjectInfo, PartStore
 from imgconv.upload.client import Client
+from imgconv.upload.journal import recorded_uploads
 from imgconv.upload.zeros import helper_key
 
 TASK = "imgconv-task"  # in an object's metadata: the task that made it
@@ -31,26 +32,35 @@ def is_ours(found: ObjectInfo, task: str) -> bool:
 def clean_up(plan: Plan, task: str, state: str) -> list[str]:
     """Remove all objects, unfinished uploads and journals of a task; return what is left.
 
-    Whoever calls this holds the lock on the names, so that no unfinished upload to them is
-    anybody else's.
+    An object is the task's when it carries its id, an upload when its journal tells of it:
+    those that a store lists under the name may be another machine's. So an upload that was
+    begun without our hearing of it stays; `imgconv uploads abort` removes it.
     """
     left: list[str] = []
     for bucket, keys in plan.keys_by_bucket().items():
         place = plan.destination.bucket_called(bucket)
+        disks = [disk for disk in plan.disks if disk.bucket == bucket]
+        journals = {disk.key: journal_path(state, task, disk) for disk in disks}
         try:
             with place.opened() as store:
                 client = client_of(store, plan.settings.upload.backoff)
                 for key in keys:
-                    left += _cleaned(client, store, key, task)
+                    left += _cleaned(client, store, key, task, journals.get(key))
         except StoreError as error:
             left.append(f"{place.url('')}: {error}")
-    for disk in plan.disks:
-        with suppress(FileNotFoundError):
-            os.unlink(journal_path(state, task, disk))
     return left
 
 
-def _cleaned(client: Client, store: PartStore, key: str, task: str) -> Iterator[str]:
+def _cleaned(
+    client: Client, store: PartStore, key: str, task: str, journal: str | None
+) -> Iterator[str]:
+    def abort_uploads() -> None:
+        if journal is not None:
+            for upload in recorded_uploads(journal):
+                store.abort(upload)
+            with suppress(FileNotFoundError):  # kept until then, for nothing else tells
+                os.unlink(journal)
+
     def remove_object() -> None:
         found = store.head(key)
         if found is not None and is_ours(found, task):
@@ -60,16 +70,8 @@ def _cleaned(client: Client, store: PartStore, key: str, task: str) -> Iterator[
         if store.head(helper_key(key)) is not None:
             store.delete(helper_key(key))
 
-    for act in (lambda: abort_uploads(store, key), remove_object, remove_helper):
+    for act in (abort_uploads, remove_object, remove_helper):
         try:
             client.clean_up(act)
-        except StoreError as error:
+        except ImgconvError as error:
             yield str(error)
-
-
-def abort_uploads(store: PartStore, key: str) -> None:
-    """Abort the unfinished uploads of an object, and of no other that is called alike."""
-    for upload in list(store.list_uploads(key)):
-        if upload.key == key:
-            with suppress(UploadGone):
-                store.abort(upload)

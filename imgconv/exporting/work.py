@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from imgconv.errors import Cancelled, ImgconvError, OutputExists
-from imgconv.exporting.cleanup import TASK, abort_uploads, clean_up, is_ours, journal_path
+from imgconv.exporting.cleanup import TASK, clean_up, is_ours, journal_path
 from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
 from imgconv.exporting.destination import client_of
 from imgconv.exporting.elsewhere import can_be_shared, convert_elsewhere
@@ -204,7 +204,6 @@ class Work:
             found = client.request(lambda: store.head(disk.key))
             if found is None or not is_ours(found, self._id):
                 return None
-            client.request(lambda: abort_uploads(store, disk.key))
             if recorded is not None and found.etag == recorded["etag"]:
                 return recorded
             if found.crc is not None:

@@ -86,6 +86,24 @@ def test_an_upload_that_another_task_keeps_is_left_to_it(
     assert oss.uploads("") == []
 
 
+def test_an_upload_begun_elsewhere_goes_on(
+    pair: dict[str, Path], state: Path, oss: Place, oss_server: OssServer
+) -> None:
+    """Another machine knows nothing of our locks, nor we of its."""
+    oss_server.faults.rule = lambda operation, request: (
+        Fault(status=400) if request.params.get("partNumber") == "3" else None
+    )
+    settings = library.ExportSettings(upload=library.UploadOptions(part_size=100 * KiB))
+    with closing(oss.store.open(BUCKET)) as store:
+        theirs = store.begin("m-1_system.raw", {})
+        with pytest.raises(library.ExportImageFailed):
+            library.export(request(), pair, store=oss.store, state=state, settings=settings)
+        assert [upload.id for upload in store.list_uploads("")] == [theirs.id]
+    begun = [e for e in oss_server.log if e.operation == "InitiateMultipartUpload"]
+    assert len(begun) == 2
+    assert [path.name for path in state.parent.iterdir()] == [state.name]
+
+
 class TestRetracting:
     """What an upload has published is deleted as long as it is what it published."""
 
