@@ -209,6 +209,11 @@ class Ledger:
                     (task,),
                 )
 
+    def forget_results(self, task: str) -> None:
+        """Note that none of the objects a task has made is there any more."""
+        with self._change() as db:
+            db.execute("UPDATE disk SET result = NULL WHERE task = ?", (task,))
+
     def supersede(self, task: str, by: str) -> None:
         """Note that another task has taken the place of one whose worker is gone, and
         removed what that had left."""

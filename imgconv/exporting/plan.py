@@ -1,7 +1,6 @@
 """All that a task is: made once, when a request is accepted, and remembered as JSON."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from imgconv.exporting.request import (
     ExportLimits,
     ExportRequest,
 )
-from imgconv.exporting.state import DiskState
 from imgconv.formats import check_size
 from imgconv.formats.base import Format
 from imgconv.opening import opened
@@ -117,11 +115,6 @@ class Plan:
             found.setdefault(disk.bucket, []).append(disk.key)
         found[self.destination.bucket].append(self.manifest)
         return found
-
-    def etags(self, disks: Sequence[DiskState]) -> dict[str, str]:
-        """Return the ETags of the objects that are known to be the task's, by URL."""
-        pairs = zip(self.disks, disks, strict=True)
-        return {self.url(disk): found.result["etag"] for disk, found in pairs if found.result}
 
     def output(self, disk: DiskPlan) -> Format:
         """Return the format of a disk's object, with its options."""

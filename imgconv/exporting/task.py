@@ -205,11 +205,10 @@ class ExportTask:
 
         Raises ImgconvErrors, StoreUnavailable when something cannot be removed.
         """
-        left = clean_up(
-            self._plan, self.task_id, self._ledger.path, self._plan.etags(self.state().disks)
-        )
+        left = clean_up(self._plan, self.task_id, self._ledger.path)
         if left:
             raise StoreUnavailable(f"what {self.task_id} has left cannot be removed: {left[0]}")
+        self._ledger.forget_results(self.task_id)
         self._ledger.supersede(self.task_id, by)
 
     def give_up(self, error: ImgconvError) -> None:
@@ -224,10 +223,10 @@ class ExportTask:
         self._mark = None
 
     def _cancel_here(self) -> TaskState:
-        state = self._claimed()
-        left = clean_up(
-            self._plan, self.task_id, self._ledger.path, self._plan.etags(state.disks)
-        )
+        self._claimed()
+        left = clean_up(self._plan, self.task_id, self._ledger.path)
+        if not left:
+            self._ledger.forget_results(self.task_id)
         status = Status.FAILED if left else Status.CANCELLED
         message = "; ".join(left)
         code = ExportImageFailed.code if left else ""

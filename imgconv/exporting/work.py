@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from imgconv.errors import Cancelled, ImgconvError, OutputExists
-from imgconv.exporting.cleanup import TASK, abort_uploads, clean_up, is_ours, journal_path
+from imgconv.exporting.cleanup import TASK, clean_up, is_ours, journal_path
 from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
 from imgconv.exporting.destination import client_of
 from imgconv.exporting.elsewhere import can_be_shared, convert_elsewhere
@@ -82,7 +82,7 @@ class Work:
 
     def _refuse_existing(self) -> None:
         """Raise OutputExists before any disk is read, if one of the names is taken."""
-        plan, etags = self._plan, self._etags()
+        plan = self._plan
         if plan.settings.overwrite:
             return
         for bucket, keys in plan.keys_by_bucket().items():
@@ -90,9 +90,9 @@ class Work:
             with place.opened() as store:
                 client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
                 for key in keys:
-                    found, url = client.request(partial(store.head, key)), place.url(key)
-                    if found is not None and not is_ours(found, self._id, etags.get(url)):
-                        raise OutputExists(f"{url}: exists already")
+                    found = client.request(partial(store.head, key))
+                    if found is not None and not is_ours(found, self._id):
+                        raise OutputExists(f"{place.url(key)}: exists already")
 
     def _export_disks(self) -> None:
         stop = Stop(self._monitor.is_set)
@@ -174,6 +174,7 @@ class Work:
         upload = replace(
             settings.upload,
             resume=True,
+            adopt=False,  # another task's would carry that task's id
             journal=journal_path(self._ledger.path, self._id, disk),
             metadata={**settings.upload.metadata, TASK: self._id},
         )
@@ -196,16 +197,14 @@ class Work:
             return None
         plan, disk = self._plan, self._plan.disks[number]
         recorded = self._monitor.disks[number].result
-        etag = recorded["etag"] if recorded else None
         if os.path.exists(journal_path(self._ledger.path, self._id, disk)):
             return None  # regenerating takes it up again, and tells all
         with plan.place(disk).opened() as store:
             client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
             found = client.request(lambda: store.head(disk.key))
-            if found is None or not is_ours(found, self._id, etag):
+            if found is None or not is_ours(found, self._id):
                 return None
-            client.request(lambda: abort_uploads(store, disk.key))
-            if recorded is not None and found.etag == etag:
+            if recorded is not None and found.etag == recorded["etag"]:
                 return recorded
             if found.crc is not None:
                 return found_again(plan, disk, store, found)
@@ -227,7 +226,7 @@ class Work:
                 client.request(lambda: put(exclusive and store.limits.exclusive))
             except OutputExists:  # perhaps by us, and the answer was lost
                 found = client.request(lambda: store.head(plan.manifest))
-                if found is None or not is_ours(found, self._id, None):
+                if found is None or not is_ours(found, self._id):
                     raise
                 client.request(lambda: put(False))
 
@@ -240,7 +239,10 @@ class Work:
         _correct_notes(error, self._id if keep else None)
         left: list[str] = []
         if not keep:
-            left = clean_up(self._plan, self._id, self._ledger.path, self._etags())
+            left = clean_up(self._plan, self._id, self._ledger.path)
+            if not left:
+                with suppress(ImgconvError):  # nobody believes them without the objects
+                    self._ledger.forget_results(self._id)
         for what in left:
             error.add_note(f"and something is left: {what}")
         gone = stopped and not keep and not left
@@ -254,9 +256,6 @@ class Work:
         with suppress(ImgconvError):
             self._tell(event, code=code or None, message=message or None)
             self._on_beat(self._ledger.get(self._id, brief=True))
-
-    def _etags(self) -> dict[str, str]:
-        return self._plan.etags(self._monitor.disks)
 
     def _beat(self, state: TaskState) -> None:
         """Tell of progress when there is another whole percent."""

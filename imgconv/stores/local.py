@@ -10,9 +10,10 @@
 Everything is written under a passing name, flushed and then renamed or linked, so that
 after a kill or a power failure a name stands for a whole thing or for nothing. Zeros are
 holes, in parts and in objects. What an object carries beside its bytes is in an extended
-attribute that names the very file it was made for: on a copy, on a file changed since and
-on file systems without such attributes it counts for nothing, and the object is then a
-plain file, of which no metadata and no checksum are known.
+attribute that names the very file it was made for: on a copy and on a file changed since it
+counts for nothing, and the object is then a plain file, of which no metadata and no checksum
+are known. On file systems without such attributes nobody could tell whose an object is, and
+no upload is begun.
 """
 
 import errno
@@ -86,7 +87,11 @@ class LocalStore:
         self.name = f"file://{folder}"
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> Upload:
-        """Begin a multipart upload; StoreRefused when the metadata exceed 3 KiB."""
+        """Begin a multipart upload.
+
+        Raises StoreRefused when the metadata exceed 3 KiB, and StoreCannot where the file
+        system has no extended attributes to keep them in.
+        """
         lower = {name.lower(): value for name, value in metadata.items()}
         record = json.dumps({"key": self._checked(key), "metadata": lower}).encode()
         if len(record) > _MAX_RECORD:
@@ -277,10 +282,21 @@ class LocalStore:
                 os.mkdir(upload.id, dir_fd=hidden)
                 with opened(upload.id, FOLDER, hidden) as folder:
                     fcntl.flock(folder, fcntl.LOCK_EX)
-                    started = files.write_record(folder, record)
+                    started = self._recorded(folder, upload.key, record)
                 os.fsync(hidden)
                 self._sync()
                 return replace(upload, started=started)
+
+    def _recorded(self, folder: int, key: str, record: bytes) -> float:
+        try:
+            return files.write_record(folder, record)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise StoreCannot(
+                    f"{self._url(key)}: its file system has no extended attributes, so that "
+                    "nobody could tell whose object it is"
+                ) from error
+            raise
 
     def _sweep(self) -> None:
         """Remove what kills have left of folders without a record."""

@@ -76,9 +76,13 @@ def passing(folder: int, name: str) -> Iterator[int]:
 
 
 def write_record(folder: int, record: bytes) -> float:
-    """Make an upload exist; return when, in seconds since 1970."""
+    """Make an upload exist; return when, in seconds since 1970.
+
+    Raises OSError, EOPNOTSUPP where the object could not have an attribute in the end.
+    """
     with passing(folder, f"{RECORD}.tmp") as fd:
         _write(fd, memoryview(record), 0)
+        os.setxattr(fd, _ATTRIBUTE, b"")
         os.fsync(fd)
         os.rename(f"{RECORD}.tmp", RECORD, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
@@ -187,16 +191,12 @@ def assemble(out: int, folder: int, parts: Sequence[Part], what: str) -> tuple[i
 
 
 def remember(fd: int, crc: int, metadata: Mapping[str, str]) -> None:
-    """Attach checksum and metadata to a finished file, where its file system can.
+    """Attach checksum and metadata to a finished file.
 
     They name the very file, so that they count for nothing once it is copied or changed.
     """
     record = {"etag": etag_of(os.fstat(fd)), "crc": crc, "metadata": dict(metadata)}
-    try:
-        os.setxattr(fd, _ATTRIBUTE, json.dumps(record).encode())
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
+    os.setxattr(fd, _ATTRIBUTE, json.dumps(record).encode())
 
 
 def object_info(fd: int) -> ObjectInfo:

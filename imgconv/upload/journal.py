@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from errno import ENOSPC
 from hashlib import sha256
@@ -146,6 +146,20 @@ class Journal:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def recorded_uploads(path: str) -> list[Upload]:
+    """Return the uploads that a journal tells of, none when there is no journal.
+
+    Raises WriteFailed when it cannot be read.
+    """
+    found = []
+    with _failures_named(path), suppress(FileNotFoundError), open(path, "rb") as file:
+        while (record := _parse(file.readline(MAX_LINE))) is not None:
+            match record:
+                case ["upload", str(key), str(upload_id), float(started), str()]:
+                    found.append(Upload(key, upload_id, started))
+    return found
 
 
 @contextmanager

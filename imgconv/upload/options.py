@@ -22,7 +22,9 @@ class UploadOptions:
     `resume`: go on with the unfinished upload of the same object, if there is one, and
     keep what was sent if this one fails too. `journal`: the file that remembers what was
     sent; default: one in the user's state folder, named after the object. Without
-    `resume` there is no journal, and a failed upload is thrown away.
+    `resume` there is no journal, and a failed upload is thrown away. `adopt`: where the
+    journal knows of none, go on with the newest that the store lists, whoever began it; the
+    object then carries what that one was begun with instead of `metadata`.
 
     `zero_copy`: have the store copy parts that are all zeros from one another ("on",
     "off"); "auto": where that costs no checksum. `content_md5`: send each part's MD5 too.
@@ -37,6 +39,7 @@ class UploadOptions:
     rate_limit: int | None = None
     resume: bool = False
     journal: str | PathLike[str] | None = None
+    adopt: bool = True
     zero_copy: Literal["auto", "on", "off"] = "auto"
     content_md5: bool = False
     store_receipt: bool = False

@@ -44,11 +44,17 @@ def open_session(
     metadata: Mapping[str, str],
     *,
     resume: bool,
+    adopt: bool,
     journal: Journal | None,
 ) -> Session:
-    """Take up the unfinished upload of `key`, if it is to be resumed, or begin one."""
+    """Take up the unfinished upload of `key`, if it is to be resumed, or begin one.
+
+    To `adopt` is to take up one of which no journal tells.
+    """
     if resume:
-        upload = journal.upload if journal and journal.upload else _newest(client, key)
+        upload = journal.upload if journal else None
+        if upload is None and adopt:
+            upload = _newest(client, key)
         if upload is not None:
             listed = _listed(client, upload, journal)
             if listed is not None:

@@ -15,7 +15,7 @@ from imgconv.upload.handover import Handover, Place, Sent, places_of
 from imgconv.upload.journal import Job, Journal, default_path
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import Sender, wants_copies
-from imgconv.upload.session import is_ours, open_session, refuse_existing
+from imgconv.upload.session import TOKEN, is_ours, open_session, refuse_existing
 from imgconv.upload.state import Held, Meter, checksum_of
 
 MakeJob: TypeAlias = Callable[[str], Job]
@@ -52,13 +52,18 @@ class Uploader:
             meter=self._meter,
         )
         self._over = False
-        self._etag: str | None = None  # of the object, once it is there
+        self._published: ObjectInfo | None = None  # the object, once it is there
         self._journal = self._open_journal(options, job)
         try:
             if exclusive:
                 refuse_existing(self._client, key, self._journal)
             self._session = open_session(
-                self._client, key, metadata, resume=options.resume, journal=self._journal
+                self._client,
+                key,
+                metadata,
+                resume=options.resume,
+                adopt=options.adopt,
+                journal=self._journal,
             )
         except BaseException:
             self._close_journal()
@@ -142,7 +147,7 @@ class Uploader:
             if not self._take_late_parts(error):
                 raise
             found = self._publish(size)
-        self._etag, self._over = found.etag, True
+        self._published, self._over = found, True
         self._sender.close()
         crc = combined(self._parts(), checksum_of(self._store.limits))
         return self._report(found, crc, tuple(self._tidied_up()))
@@ -225,7 +230,7 @@ class Uploader:
         def delete() -> None:
             nonlocal ours
             found = self._store.head(self._key)
-            if found is not None and (is_ours(found, token) or found.etag == self._etag):
+            if found is not None and (is_ours(found, token) or self._is_published(found)):
                 ours = True
                 self._store.delete(self._key)
             elif found is not None:
@@ -238,6 +243,18 @@ class Uploader:
         if ours is None:
             return None
         return f"{name}: was removed again" if ours else f"{name}: is another's, and was left"
+
+    def _is_published(self, found: ObjectInfo) -> bool:
+        """Say whether an object is the one that was published, whose token we may not know.
+
+        An ETag alone does not tell: another upload of the same bytes may have it too.
+        """
+        ours = self._published
+        return (
+            ours is not None
+            and found.etag == ours.etag
+            and found.metadata.get(TOKEN) == ours.metadata.get(TOKEN)
+        )
 
     def suspend(self) -> None:
         """Stop, and keep what was sent, so that another run can go on from there."""

@@ -15,6 +15,7 @@ from support.exporting import (
     export_words,
     manifest_of,
 )
+from support.mounts import mounted
 
 import imgconv as library
 
@@ -222,3 +223,20 @@ def test_a_manifest_leads_to_no_other_folder(exported: Path, tmp_path: Path) -> 
     done = verify(exported)
     assert done.returncode == 1
     assert "cannot be the name of a file" in done.stdout
+
+
+def test_a_folder_that_cannot_say_whose_an_object_is(
+    tmp_path: Path, pair: dict[str, Path], state: Path, root: None
+) -> None:
+    """Nothing is begun there that could not be told from others, and removed again."""
+    with mounted(tmp_path / "ram", "mount", "-t", "ramfs", "none") as folder:
+        bucket = folder / BUCKET
+        bucket.mkdir()
+        done = imgconv(*export_words(pair, state, "--store", f"file://{folder}", "-q"))
+        assert_one_line_error(
+            done, "m-1_system.raw: its file system has no extended attributes"
+        )
+        assert [*bucket.iterdir()] == []
+    (task,) = library.export_tasks(state=state)
+    assert task.status == "Failed"
+    assert [path.name for path in state.parent.iterdir()] == [state.name]

@@ -20,6 +20,7 @@ from imgconv.errors import (
     ObjectChanged,
     ObjectMissing,
     OutputExists,
+    StoreCannot,
     StoreError,
     StoreRefused,
     UploadGone,
@@ -136,10 +137,14 @@ def test_checksum_and_metadata_are_of_the_very_file(store: PartStore, folder: Pa
 def test_a_file_system_without_attributes(tmp_path: Path, root: None) -> None:
     with mounted(tmp_path / "ram", "mount", "-t", "ramfs", "none") as folder:
         store = Local().open(str(folder))
-        upload = store.begin("o", {"id": "7"})
-        finish(store, upload, [send(store, upload, 1, b"abc")], b"abc", exclusive=True)
+        with pytest.raises(StoreCannot, match=r"/ram/o: its file system has no extended attr"):
+            store.begin("o", {"id": "7"})
+        assert list(folder.iterdir()) == []
+        (folder / "o").write_bytes(b"abc")
         assert read(store, "o") == b"abc"
-        assert known(store, "o").crc is None
+        with pytest.raises(StoreCannot):
+            store.put("p", b"abc", {}, exclusive=True)
+        assert [path.name for path in folder.iterdir()] == ["o"]
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/b", "../b", "/etc/passwd", "a\0b", HIDDEN])

@@ -10,7 +10,7 @@ from support.mounts import mounted
 
 from imgconv.errors import OutputRefused, SourceChanged, UsageError, WriteFailed
 from imgconv.objectstore import Part, Upload
-from imgconv.upload.journal import Job, Journal, default_path
+from imgconv.upload.journal import Job, Journal, default_path, recorded_uploads
 
 JOB = Job(
     target="s3://b/k",
@@ -58,6 +58,23 @@ def test_a_torn_end_loses_only_itself(path: Path) -> None:
         again = Journal(str(path), JOB)
         assert again.parts[-1].number == 9
         again.close()
+
+
+def test_its_uploads_are_told_while_it_is_open(path: Path) -> None:
+    """To whoever cleans up: all that were begun, the last of them perhaps torn."""
+    assert recorded_uploads(str(path)) == []
+    first = len(written(path))
+    journal = Journal(str(path), JOB)
+    other = replace(UPLOAD, id="another id")
+    journal.begun(other, "token")
+    assert recorded_uploads(str(path)) == [UPLOAD, other]
+    journal.close()
+    path.write_bytes(path.read_bytes()[: first + 20])
+    assert recorded_uploads(str(path)) == [UPLOAD]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(WriteFailed, match="directory"):
+        recorded_uploads(str(path))
 
 
 def test_a_flipped_bit_ends_it(path: Path) -> None:
