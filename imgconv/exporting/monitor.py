@@ -43,7 +43,7 @@ class Monitor:
         self._condition = Condition()
         self._over = False
         self._asked = False
-        self.error: ImgconvError | None = None
+        self.error: Exception | None = None
         self._pool = Pool(1, "imgconv-export-pulse")
 
     def __enter__(self) -> Self:
@@ -128,7 +128,7 @@ class Monitor:
             try:
                 self.beat()
                 self._on_beat(self._ledger.get(self._task.task_id, brief=True))
-            except ImgconvError as error:
+            except Exception as error:  # a listener's too: whoever waits has to hear of it
                 self.error = self.error or error
                 return
 
