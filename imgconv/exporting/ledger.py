@@ -106,15 +106,19 @@ class Ledger:
         """Remember a new task, which its worker has locked.
 
         Returns the tasks for the same names whose workers are gone: what they left has to
-        be removed. Raises ImageIsExporting, and ConcurrentQuotaExceeded when `most` others
-        are at work.
+        be removed. Until then they are this worker's too, for they may have had further
+        names, which nobody else may take meanwhile. Raises ImageIsExporting, and
+        ConcurrentQuotaExceeded when `most` others are at work.
         """
         now = time()
         with self._change() as db:
             others = _others(db, task, plan.locks)
             self._refuse(db, others, most, now)
             self._insert(db, task, plan, mark, now)
-        return tuple(row["id"] for row in others if not Status(row["status"]).over)
+            cut_off = tuple(row["id"] for row in others if not Status(row["status"]).over)
+            for other in cut_off:
+                self._own(db, other, mark, now)
+        return cut_off
 
     def _refuse(
         self, db: sqlite3.Connection, others: list[sqlite3.Row], most: int | None, now: float
@@ -123,7 +127,9 @@ class Ledger:
         for row in others:
             if _is_active(row, now):
                 raise ImageIsExporting(f"{row['name']}: {row['id']} is at it")
-        rows = db.execute("SELECT owner, lease FROM task WHERE owner <> ''").fetchall()
+        rows = db.execute(
+            "SELECT owner, max(lease) AS lease FROM task WHERE owner <> '' GROUP BY owner"
+        ).fetchall()
         active = sum(_is_active(row, now) for row in rows)
         if most is not None and active >= most:
             raise ConcurrentQuotaExceeded(f"{active} exports are running, and {most} may")
@@ -156,11 +162,14 @@ class Ledger:
             self._row(db, task)
             names = db.execute("SELECT name FROM lock WHERE task = ?", (task,)).fetchall()
             self._refuse(db, _others(db, "", [row["name"] for row in names]), most, now)
-            db.execute(
-                "UPDATE task SET owner = ?, lease = ?, cancel = 0, changed = ? WHERE id = ?",
-                (mark, now + LEASE_SECONDS, now, task),
-            )
+            self._own(db, task, mark, now)
             return self._state(db, self._row(db, task))
+
+    def _own(self, db: sqlite3.Connection, task: str, mark: str, now: float) -> None:
+        db.execute(
+            "UPDATE task SET owner = ?, lease = ?, cancel = 0, changed = ? WHERE id = ?",
+            (mark, now + LEASE_SECONDS, now, task),
+        )
 
     def beat(self, task: str, mark: str, disks: dict[int, DiskState]) -> bool:
         """Note how far the disks are and renew the lease; say whether to cancel.
@@ -194,14 +203,15 @@ class Ledger:
     def set_status(
         self, task: str, mark: str, status: Status, *, code: str = "", message: str = ""
     ) -> None:
-        """Note what has become of a task; one that is over has no worker any more."""
-        over = status in (Status.FINISHED, Status.FAILED, Status.CANCELLED)
+        """Note what has become of a task; the worker of one that is over owns nothing more."""
         with self._change() as db:
             db.execute(
-                "UPDATE task SET status = ?, code = ?, message = ?, owner = ?, changed = ?"
+                "UPDATE task SET status = ?, code = ?, message = ?, changed = ?"
                 " WHERE id = ? AND owner = ?",
-                (status, code, message, "" if over else mark, time(), task, mark),
+                (status, code, message, time(), task, mark),
             )
+            if status.over:
+                db.execute("UPDATE task SET owner = '' WHERE owner = ?", (mark,))
             if status is Status.FINISHED:  # the manifest has the tables of parts
                 db.execute(
                     "UPDATE disk SET result = json_remove(result, '$.receipt.parts')"

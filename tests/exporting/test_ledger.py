@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.exporting import await_
@@ -15,7 +16,7 @@ from imgconv.exporting.destination import destination_of
 from imgconv.exporting.errors import ConcurrentQuotaExceeded, ImageIsExporting
 from imgconv.exporting.ledger import Ledger
 from imgconv.exporting.plan import ExportSettings, Plan, make_plan
-from imgconv.exporting.request import ExportLimits, ExportRequest, disks_of
+from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest, disks_of
 from imgconv.exporting.state import Status
 
 _ADD = """
@@ -42,9 +43,12 @@ def plan(pair: dict[str, Path]) -> Plan:
 
 
 def planned(
-    pair: dict[str, Path], image_id: str, store: str = "s3://storage.example.com"
+    pair: dict[str, Path],
+    image_id: str,
+    store: str = "s3://storage.example.com",
+    **more: Any,
 ) -> Plan:
-    request = ExportRequest(image_id=image_id, bucket="b", request_id="R")
+    request = ExportRequest(image_id=image_id, bucket="b", request_id="R", **more)
     destination = destination_of(request, store)
     upload = imgconv.UploadOptions(part_size=7, metadata={"k": "v"})
     read = imgconv.ReadOptions(allow_references=("/tmp",))
@@ -134,6 +138,27 @@ def test_a_new_task_is_told_of_dead_ones_with_its_names(state: Path, plan: Plan)
     other = Ledger(f"{state}.other")
     other.add("tsk-1", plan, gone, None)
     assert other.add("tsk-2", plan, owner.our_mark(), None) == ("tsk-1",)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_names_of_the_dead_are_locked_until_it_is_clean(
+    state: Path, pair: dict[str, Path], removed: bool
+) -> None:
+    """Also those that its successor does not want: what is there is about to be removed."""
+    gone = " ".join([*owner.our_mark().split(" ")[:1], str(2**22 + 1), "1", "x"])
+    ledger, mark = Ledger(str(state)), owner.our_mark()
+    ledger.add("tsk-1", planned(pair, "m-1", also=(ExportFormat("vhd"),)), gone, None)
+    assert ledger.add("tsk-2", planned(pair, "m-1"), mark, None) == ("tsk-1",)
+    vhd = planned(pair, "m-1", image_format="vhd")
+    with pytest.raises(ImageIsExporting, match="tsk-1 is at it"):
+        ledger.add("tsk-3", vhd, owner.our_mark(), None)
+    ledger.add("tsk-4", planned(pair, "m-4"), owner.our_mark(), 2)  # one worker for two
+    if removed:
+        ledger.supersede("tsk-1", "tsk-2")
+    else:
+        ledger.set_status("tsk-2", mark, Status.FAILED)
+    assert not ledger.get("tsk-1").active
+    assert ledger.add("tsk-3", vhd, owner.our_mark(), None) == (() if removed else ("tsk-1",))
 
 
 def test_a_process_that_got_a_dead_ones_id_is_not_taken_for_it() -> None:
