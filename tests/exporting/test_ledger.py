@@ -5,18 +5,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.exporting import await_
+from support.exporting import await_, planned
 
 import imgconv
 from imgconv.exporting import owner
 from imgconv.exporting.destination import destination_of
 from imgconv.exporting.errors import ConcurrentQuotaExceeded, ImageIsExporting
 from imgconv.exporting.ledger import Ledger
-from imgconv.exporting.plan import ExportSettings, Plan, make_plan
-from imgconv.exporting.request import ExportFormat, ExportLimits, ExportRequest, disks_of
+from imgconv.exporting.plan import Plan
+from imgconv.exporting.request import ExportFormat, ExportRequest
 from imgconv.exporting.state import Status
 
 _ADD = """
@@ -35,25 +34,6 @@ except ImgconvError as error:
     print(error.code, flush=True)
 sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def plan(pair: dict[str, Path]) -> Plan:
-    return planned(pair, "m-1")
-
-
-def planned(
-    pair: dict[str, Path],
-    image_id: str,
-    store: str = "s3://storage.example.com",
-    **more: Any,
-) -> Plan:
-    request = ExportRequest(image_id=image_id, bucket="b", request_id="R", **more)
-    destination = destination_of(request, store)
-    upload = imgconv.UploadOptions(part_size=7, metadata={"k": "v"})
-    read = imgconv.ReadOptions(allow_references=("/tmp",))
-    settings = ExportSettings(upload=upload, read=read, keep=True)
-    return make_plan(request, disks_of(pair), destination, ExportLimits(), settings)
 
 
 def test_a_plan_survives_as_text(plan: Plan) -> None:

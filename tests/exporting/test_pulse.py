@@ -1,5 +1,7 @@
-"""The pulse of a running task: whatever happens to it, the task hears of it."""
+"""The pulse of a running task: what it writes is so, and what happens to it is heard of."""
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,12 @@ from support.exporting import BUCKET
 
 import imgconv
 from imgconv.exporting.events import Event
+from imgconv.exporting.ledger import Ledger
+from imgconv.exporting.monitor import Monitor
+from imgconv.exporting.owner import our_mark
+from imgconv.exporting.plan import Plan
+from imgconv.exporting.state import DiskState, Status
+from imgconv.progress import Progress
 
 
 def test_a_listener_that_fails_ends_the_export(
@@ -35,3 +43,37 @@ def test_a_listener_that_fails_ends_the_export(
     assert [*folder.rglob("*")] == [folder / BUCKET]
     (task,) = imgconv.export_tasks(state=state)
     assert (task.status, task.active, task.message) == ("Failed", False, "the listener's own")
+
+
+class Unfair(Ledger):
+    """Whose first writer has to wait until a second one has written, if that one may."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.begun, self.overtaken = threading.Event(), threading.Event()
+
+    def beat(self, task: str, mark: str, disks: dict[int, DiskState]) -> bool:
+        if not self.begun.is_set():
+            self.begun.set()
+            self.overtaken.wait(0.3)
+            return super().beat(task, mark, disks)
+        asked = super().beat(task, mark, disks)
+        self.overtaken.set()
+        return asked
+
+
+def test_an_older_note_never_replaces_a_newer(state: Path, plan: Plan) -> None:
+    ledger, mark = Unfair(str(state)), our_mark()
+    ledger.add("tsk-1", plan, mark, None)
+    task = ledger.get("tsk-1")
+    monitor = Monitor(
+        ledger, task, mark, cancelled=None, progress=None, on_beat=lambda state: None
+    )
+    monitor.watch(0)(Progress("convert", 1, task.total, 1, 1))
+    pulse = threading.Thread(target=monitor.beat)
+    pulse.start()
+    ledger.begun.wait()
+    monitor.note(0, replace(monitor.status(0, Status.FINISHED), done=2))
+    pulse.join()
+    found = ledger.get("tsk-1").disks[0]
+    assert (found.status, found.done) == ("Finished", 2)
