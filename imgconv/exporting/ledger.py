@@ -174,12 +174,13 @@ class Ledger:
     def beat(self, task: str, mark: str, disks: dict[int, DiskState]) -> bool:
         """Note how far the disks are and renew the lease; say whether to cancel.
 
-        Raises ImageIsExporting when another worker has taken the task over.
+        Raises ImageIsExporting when another worker has taken the task over, which may have
+        been forgotten since.
         """
         now = time()
         with self._change() as db:
-            row = self._row(db, task)
-            if row["owner"] != mark:
+            row = db.execute("SELECT owner, cancel FROM task WHERE id = ?", (task,)).fetchone()
+            if row is None or row["owner"] != mark:
                 raise ImageIsExporting(f"{task}: another worker has taken it over")
             db.execute(
                 "UPDATE task SET lease = ?, changed = ? WHERE id = ?",
@@ -244,7 +245,12 @@ class Ledger:
             self._delete(db, task)
 
     def forget_before(self, moment: float) -> int:
-        """Do so with all such tasks that have not changed since; return how many."""
+        """Do so with all such tasks that have not changed since; return how many.
+
+        A worker that has just ended one may still want to read how, so none is forgotten
+        before its lease would have run out.
+        """
+        moment = min(moment, time() - LEASE_SECONDS)
         with self._change() as db:
             rows = db.execute("SELECT * FROM task WHERE changed < ?", (moment,)).fetchall()
             settled = [row["id"] for row in rows if _is_settled(row, time())]

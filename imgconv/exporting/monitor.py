@@ -42,7 +42,7 @@ class Monitor:
         self._before = {n: (monotonic(), disk.done) for n, disk in enumerate(self.disks)}
         self._condition, self._writing = Condition(), Lock()
         self._over = False
-        self._asked = False
+        self._asked = self._lost = False
         self.error: Exception | None = None
         self._pool = Pool(1, "imgconv-export-pulse")
 
@@ -68,8 +68,8 @@ class Monitor:
 
     @property
     def lost(self) -> bool:
-        """Whether another worker has taken the task over."""
-        return isinstance(self.error, ImageIsExporting)
+        """Whether another worker had taken the task over, the last time that we looked."""
+        return self._lost
 
     def is_set(self) -> bool:
         """Say whether to stop, for whatever reason."""
@@ -141,6 +141,7 @@ class Monitor:
             try:
                 self._asked |= self._ledger.beat(self._task.task_id, self._mark, changed)
             except ImgconvError as error:
+                self._lost |= isinstance(error, ImageIsExporting)
                 self.error = self.error or error
                 raise
 

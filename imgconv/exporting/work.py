@@ -235,6 +235,8 @@ class Work:
 
     def _settle(self, error: BaseException) -> None:
         """Leave nothing behind, or what is to be kept; note how it ended."""
+        with suppress(ImgconvError):  # what stopped us may be whoever has taken over
+            self._monitor.beat()
         if self._monitor.lost:
             return
         stopped = isinstance(error, Cancelled) or not isinstance(error, Exception)

@@ -160,6 +160,10 @@ def test_whoever_lost_a_task_is_told(state: Path, plan: Plan) -> None:
     assert not ledger.beat("tsk-1", mark, {})
     ledger.ask_to_cancel("tsk-1")
     assert ledger.beat("tsk-1", mark, {})
+    ledger.set_status("tsk-1", mark, Status.CANCELLED)
+    ledger.forget("tsk-1")
+    with pytest.raises(ImageIsExporting, match="has taken it over"):
+        ledger.beat("tsk-1", mark, {})
 
 
 def test_the_quota_counts_the_living(state: Path, pair: dict[str, Path]) -> None:

@@ -15,6 +15,7 @@ from imgconv.exporting.owner import our_mark
 from imgconv.exporting.plan import Plan
 from imgconv.exporting.state import DiskState, Status
 from imgconv.progress import Progress
+from imgconv.stores.local import LocalStore
 
 
 def test_a_listener_that_fails_ends_the_export(
@@ -77,3 +78,31 @@ def test_an_older_note_never_replaces_a_newer(state: Path, plan: Plan) -> None:
     pulse.join()
     found = ledger.get("tsk-1").disks[0]
     assert (found.status, found.done) == ("Finished", 2)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_whoever_lost_its_task_leaves_the_others_upload(
+    pair: dict[str, Path], state: Path, folder: Path, forgotten: bool
+) -> None:
+    """Even when it fails of something else before its pulse hears of that."""
+    store = LocalStore(str(folder / BUCKET))
+    uploads = []
+
+    def taken_over(event: Event) -> None:
+        if event.event == "disk-processing":
+            ledger = Ledger(str(state))
+            ledger.supersede(event.task, "tsk-2")
+            if forgotten:
+                ledger.forget(event.task)
+            uploads.append(store.begin("m-1_system.raw", {}))
+            raise OSError("woken after a long sleep")
+
+    with pytest.raises(OSError, match="woken"):
+        imgconv.export(
+            imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
+            pair,
+            store=f"file://{folder}",
+            state=state,
+            listener=taken_over,
+        )
+    assert [upload.id for upload in store.list_uploads("m-1")] == [uploads[0].id]
