@@ -5,11 +5,12 @@ A row of `task` says who works on it until when, so that it is the lock on its n
 are decided upon and then changed are so in one immediate transaction.
 """
 
+import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from time import time
 from typing import Any
 
@@ -57,10 +58,13 @@ class Ledger:
 
     def __init__(self, path: str):
         self.path = path
+        folder = os.path.dirname(os.path.abspath(path))
         with self._failures_named():
-            os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with self._open() as db:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mknod(path, 0o600)  # unlike open and close, frees no lock of this process
+        # SQLite refuses one of two that make a new file, at once, lest both wait for ever.
+        with self._failures_named(), _alone_in(folder), self._open() as db:
             self._prepare(db)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -321,6 +325,17 @@ class Ledger:
             changed=row["changed"],
             disks=tuple(_disk_state(disk, found) for disk, found in disks),
         )
+
+
+@contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Hold a lock on a folder, until when any number of others wait."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

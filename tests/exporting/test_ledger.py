@@ -69,6 +69,28 @@ def test_one_of_many_processes_gets_the_lock_and_death_frees_it(
             process.communicate()
 
 
+_BEGIN = """
+import multiprocessing, sys
+from imgconv.exporting.ledger import Ledger
+fork = multiprocessing.get_context("fork")
+def begin(barrier, path):
+    barrier.wait()
+    Ledger(path).all()
+for round in range(15):
+    words = fork.Barrier(6), f"{sys.argv[1]}{round}"
+    crowd = [fork.Process(target=begin, args=words) for _ in range(6)]
+    for process in crowd:
+        process.start()
+    for process in crowd:
+        process.join()
+"""
+
+
+def test_many_begin_at_once_with_a_file_that_is_not_there(state: Path) -> None:
+    command = [sys.executable, "-c", _BEGIN, str(state)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
 def lock(store: str, **more: str) -> str:
     request = ExportRequest(image_id="m-1", bucket="b", **more)
     return destination_of(request, store).lock("key")

@@ -14,6 +14,7 @@ from imgconv.exporting.monitor import Monitor
 from imgconv.exporting.owner import our_mark
 from imgconv.exporting.plan import Plan
 from imgconv.exporting.state import DiskState, Status
+from imgconv.exporting.task import ExportTask
 from imgconv.progress import Progress
 from imgconv.stores.local import LocalStore
 
@@ -106,3 +107,40 @@ def test_whoever_lost_its_task_leaves_the_others_upload(
             listener=taken_over,
         )
     assert [upload.id for upload in store.list_uploads("m-1")] == [uploads[0].id]
+
+
+class Unheard(Ledger):
+    """Whose wish to cancel comes too late for the worker, which has failed by then."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.asked = threading.Event()
+
+    def ask_to_cancel(self, task: str) -> None:
+        self.asked.set()
+
+
+def test_cancelling_what_fails_by_itself_leaves_nothing(
+    pair: dict[str, Path], state: Path, folder: Path
+) -> None:
+    """Not even what it was to keep."""
+    ledger = Unheard(str(state))
+
+    def fail(event: Event) -> None:
+        if event.event == "disk-processing" and event.disk == "data_xvdb":
+            ledger.asked.wait()
+            raise OSError("by itself")
+
+    task = imgconv.export(
+        imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
+        pair,
+        store=f"file://{folder}",
+        state=state,
+        settings=imgconv.ExportSettings(keep=True),
+        listener=fail,
+        wait=False,
+    )
+    assert ExportTask(task.task_id, ledger).cancel().status == "Cancelled"
+    with pytest.raises(OSError, match="by itself"):
+        task.wait()
+    assert [*folder.rglob("*")] == [folder / BUCKET]
