@@ -218,8 +218,13 @@ class Pool:
             self._alive += 1
 
     def _loop(self) -> None:
-        while (task := self._next()) is not None:
-            task()
+        try:
+            while (task := self._next()) is not None:
+                task()
+        finally:
+            with self._changed:
+                self._alive -= 1
+                self._changed.notify_all()
 
     def _next(self) -> Callable[[], None] | None:
         with self._changed:
@@ -229,8 +234,6 @@ class Pool:
             self._idle -= 1
             if self._tasks:
                 return self._tasks.popleft()
-            self._alive -= 1
-            self._changed.notify_all()
             return None
 
     def close(self, patience: float | None = None) -> bool:

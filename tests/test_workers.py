@@ -6,7 +6,7 @@ import time
 import pytest
 
 from imgconv.errors import Cancelled
-from imgconv.workers import Stop, Turn, run
+from imgconv.workers import Pool, Stop, Turn, run
 
 
 def threads_of_ours() -> list[threading.Thread]:
@@ -110,3 +110,19 @@ def test_cancelling_frees_those_who_wait_for_their_turn() -> None:
     stop = Stop(cancel.is_set)
     with pytest.raises(Cancelled):
         run(range(4), lambda: work, threads=4, stop=stop)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_pool_whose_task_raised_can_be_closed() -> None:
+    began = threading.Event()
+
+    def task() -> None:
+        began.set()
+        raise ValueError("nobody hears of it")
+
+    pool = Pool(1, "imgconv-pool")
+    pool.submit(task)
+    assert began.wait(10)
+    assert pool.close(10)
+    for thread in threads_of_ours():
+        thread.join()

@@ -5,11 +5,12 @@ A row of `task` says who works on it until when, so that it is the lock on its n
 are decided upon and then changed are so in one immediate transaction.
 """
 
+import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from time import time
 from typing import Any
 
@@ -57,10 +58,13 @@ class Ledger:
 
     def __init__(self, path: str):
         self.path = path
+        folder = os.path.dirname(os.path.abspath(path))
         with self._failures_named():
-            os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with self._open() as db:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mknod(path, 0o600)  # unlike open and close, frees no lock of this process
+        # SQLite refuses one of two that make a new file, at once, lest both wait for ever.
+        with self._failures_named(), _alone_in(folder), self._open() as db:
             self._prepare(db)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -106,15 +110,19 @@ class Ledger:
         """Remember a new task, which its worker has locked.
 
         Returns the tasks for the same names whose workers are gone: what they left has to
-        be removed. Raises ImageIsExporting, and ConcurrentQuotaExceeded when `most` others
-        are at work.
+        be removed. Until then they are this worker's too, for they may have had further
+        names, which nobody else may take meanwhile. Raises ImageIsExporting, and
+        ConcurrentQuotaExceeded when `most` others are at work.
         """
         now = time()
         with self._change() as db:
             others = _others(db, task, plan.locks)
             self._refuse(db, others, most, now)
             self._insert(db, task, plan, mark, now)
-        return tuple(row["id"] for row in others if not Status(row["status"]).over)
+            cut_off = tuple(row["id"] for row in others if not Status(row["status"]).over)
+            for other in cut_off:
+                self._own(db, other, mark, now)
+        return cut_off
 
     def _refuse(
         self, db: sqlite3.Connection, others: list[sqlite3.Row], most: int | None, now: float
@@ -123,7 +131,9 @@ class Ledger:
         for row in others:
             if _is_active(row, now):
                 raise ImageIsExporting(f"{row['name']}: {row['id']} is at it")
-        rows = db.execute("SELECT owner, lease FROM task WHERE owner <> ''").fetchall()
+        rows = db.execute(
+            "SELECT owner, max(lease) AS lease FROM task WHERE owner <> '' GROUP BY owner"
+        ).fetchall()
         active = sum(_is_active(row, now) for row in rows)
         if most is not None and active >= most:
             raise ConcurrentQuotaExceeded(f"{active} exports are running, and {most} may")
@@ -156,21 +166,25 @@ class Ledger:
             self._row(db, task)
             names = db.execute("SELECT name FROM lock WHERE task = ?", (task,)).fetchall()
             self._refuse(db, _others(db, "", [row["name"] for row in names]), most, now)
-            db.execute(
-                "UPDATE task SET owner = ?, lease = ?, cancel = 0, changed = ? WHERE id = ?",
-                (mark, now + LEASE_SECONDS, now, task),
-            )
+            self._own(db, task, mark, now)
             return self._state(db, self._row(db, task))
+
+    def _own(self, db: sqlite3.Connection, task: str, mark: str, now: float) -> None:
+        db.execute(
+            "UPDATE task SET owner = ?, lease = ?, cancel = 0, changed = ? WHERE id = ?",
+            (mark, now + LEASE_SECONDS, now, task),
+        )
 
     def beat(self, task: str, mark: str, disks: dict[int, DiskState]) -> bool:
         """Note how far the disks are and renew the lease; say whether to cancel.
 
-        Raises ImageIsExporting when another worker has taken the task over.
+        Raises ImageIsExporting when another worker has taken the task over, which may have
+        been forgotten since.
         """
         now = time()
         with self._change() as db:
-            row = self._row(db, task)
-            if row["owner"] != mark:
+            row = db.execute("SELECT owner, cancel FROM task WHERE id = ?", (task,)).fetchone()
+            if row is None or row["owner"] != mark:
                 raise ImageIsExporting(f"{task}: another worker has taken it over")
             db.execute(
                 "UPDATE task SET lease = ?, changed = ? WHERE id = ?",
@@ -194,14 +208,15 @@ class Ledger:
     def set_status(
         self, task: str, mark: str, status: Status, *, code: str = "", message: str = ""
     ) -> None:
-        """Note what has become of a task; one that is over has no worker any more."""
-        over = status in (Status.FINISHED, Status.FAILED, Status.CANCELLED)
+        """Note what has become of a task; the worker of one that is over owns nothing more."""
         with self._change() as db:
             db.execute(
-                "UPDATE task SET status = ?, code = ?, message = ?, owner = ?, changed = ?"
+                "UPDATE task SET status = ?, code = ?, message = ?, changed = ?"
                 " WHERE id = ? AND owner = ?",
-                (status, code, message, "" if over else mark, time(), task, mark),
+                (status, code, message, time(), task, mark),
             )
+            if status.over:
+                db.execute("UPDATE task SET owner = '' WHERE owner = ?", (mark,))
             if status is Status.FINISHED:  # the manifest has the tables of parts
                 db.execute(
                     "UPDATE disk SET result = json_remove(result, '$.receipt.parts')"
@@ -239,7 +254,12 @@ class Ledger:
             self._delete(db, task)
 
     def forget_before(self, moment: float) -> int:
-        """Do so with all such tasks that have not changed since; return how many."""
+        """Do so with all such tasks that have not changed since; return how many.
+
+        A worker that has just ended one may still want to read how, so none is forgotten
+        before its lease would have run out.
+        """
+        moment = min(moment, time() - LEASE_SECONDS)
         with self._change() as db:
             rows = db.execute("SELECT * FROM task WHERE changed < ?", (moment,)).fetchall()
             settled = [row["id"] for row in rows if _is_settled(row, time())]
@@ -310,6 +330,17 @@ class Ledger:
             changed=row["changed"],
             disks=tuple(_disk_state(disk, found) for disk, found in disks),
         )
+
+
+@contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Hold a lock on a folder, until when any number of others wait."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

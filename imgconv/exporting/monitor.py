@@ -12,7 +12,7 @@ from imgconv.exporting.errors import ImageIsExporting
 from imgconv.exporting.ledger import Ledger
 from imgconv.exporting.state import DiskState, Status, TaskState
 from imgconv.progress import Progress, Watcher
-from imgconv.workers import Condition, Pool
+from imgconv.workers import Condition, Lock, Pool
 
 BEAT_SECONDS = 0.5
 
@@ -40,10 +40,10 @@ class Monitor:
         self._latest: dict[int, Progress] = {}
         self._changed = set[int]()
         self._before = {n: (monotonic(), disk.done) for n, disk in enumerate(self.disks)}
-        self._condition = Condition()
+        self._condition, self._writing = Condition(), Lock()
         self._over = False
-        self._asked = False
-        self.error: ImgconvError | None = None
+        self._asked = self._lost = False
+        self.error: Exception | None = None
         self._pool = Pool(1, "imgconv-export-pulse")
 
     def __enter__(self) -> Self:
@@ -68,8 +68,8 @@ class Monitor:
 
     @property
     def lost(self) -> bool:
-        """Whether another worker has taken the task over."""
-        return isinstance(self.error, ImageIsExporting)
+        """Whether another worker had taken the task over, the last time that we looked."""
+        return self._lost
 
     def is_set(self) -> bool:
         """Say whether to stop, for whatever reason."""
@@ -128,20 +128,22 @@ class Monitor:
             try:
                 self.beat()
                 self._on_beat(self._ledger.get(self._task.task_id, brief=True))
-            except ImgconvError as error:
+            except Exception as error:  # a listener's too: whoever waits has to hear of it
                 self.error = self.error or error
                 return
 
     def beat(self) -> None:
         """Write down what changed. Raises what the ledger does."""
-        with self._condition:
-            changed = {number: self._measured(number) for number in self._changed}
-            self._changed.clear()
-        try:
-            self._asked |= self._ledger.beat(self._task.task_id, self._mark, changed)
-        except ImgconvError as error:
-            self.error = self.error or error
-            raise
+        with self._writing:  # so that nobody writes what was, over what another wrote since
+            with self._condition:
+                changed = {number: self._measured(number) for number in self._changed}
+                self._changed.clear()
+            try:
+                self._asked |= self._ledger.beat(self._task.task_id, self._mark, changed)
+            except ImgconvError as error:
+                self._lost |= isinstance(error, ImageIsExporting)
+                self.error = self.error or error
+                raise
 
     def _measured(self, number: int) -> DiskState:
         """Return a disk's state with its speed since the last time."""

@@ -169,7 +169,8 @@ def export_tasks(*, state: str | PathLike[str] | None = None) -> list[TaskState]
 
 
 def forget_export_tasks(*, older_than: float, state: str | PathLike[str] | None = None) -> int:
-    """Forget tasks that have been Finished or Cancelled for so many seconds; return how many.
+    """Forget tasks that have been Finished or Cancelled for so many seconds, for a minute at
+    least; return how many.
 
     Their objects stay. Those that failed are remembered until they are cancelled.
     """

@@ -189,8 +189,8 @@ class ExportTask:
         while wait and (state := self.state()).active:
             with self._changed:
                 self._changed.wait(_NOTICE_SECONDS)
-        if wait and not state.status.over:  # its worker died of something else meanwhile
-            return self._cancel_here()
+        if wait and state.status not in (Status.FINISHED, Status.CANCELLED):
+            return self._cancel_here()  # its worker failed or died before it heard
         return self.state()
 
     def forget(self) -> None:

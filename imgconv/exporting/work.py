@@ -73,8 +73,10 @@ class Work:
         except BaseException as error:
             cause = self._monitor.error or error
             self._settle(cause)
-            if not isinstance(error, ImgconvError) or not isinstance(cause, ImgconvError):
+            if not isinstance(error, ImgconvError):
                 raise
+            if not isinstance(cause, ImgconvError):  # a listener's, for which we stopped
+                raise cause from cause.__cause__
             raise_in_service_terms(cause)
         self._ledger.set_status(self._id, self._mark, Status.FINISHED)
         self._tell("finished", total=self._task.total)
@@ -232,6 +234,8 @@ class Work:
 
     def _settle(self, error: BaseException) -> None:
         """Leave nothing behind, or what is to be kept; note how it ended."""
+        with suppress(ImgconvError):  # what stopped us may be whoever has taken over
+            self._monitor.beat()
         if self._monitor.lost:
             return
         stopped = isinstance(error, Cancelled) or not isinstance(error, Exception)
@@ -253,7 +257,7 @@ class Work:
         except ImgconvError as failure:
             error.add_note(f"and the task's end could not be noted: {failure}")
         event = "cancelled" if status is Status.CANCELLED else "failed"
-        with suppress(ImgconvError):
+        with suppress(Exception):  # the error at hand is the one that matters
             self._tell(event, code=code or None, message=message or None)
             self._on_beat(self._ledger.get(self._id, brief=True))
 

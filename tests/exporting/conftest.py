@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from support import disks
-from support.exporting import Place, oss_place, s3_place
+from support.exporting import Place, oss_place, planned, s3_place
 from support.oss_client import set_environment
 from support.oss_server import OssServer
 from support.seaweed import Seaweed
 
+from imgconv.exporting.plan import Plan
 from imgconv.units import KiB, MiB
 
 
@@ -33,6 +34,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "system": disks.dense(folder / "system.raw", 800 * KiB),
         "data:xvdb": disks.random_runs(folder / "b.raw", 1200 * KiB),
     }
+
+
+@pytest.fixture
+def plan(pair: dict[str, Path]) -> Plan:
+    return planned(pair, "m-1")
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.exporting import await_
+from support.exporting import await_, planned
 
 import imgconv
 from imgconv.exporting import owner
 from imgconv.exporting.destination import destination_of
 from imgconv.exporting.errors import ConcurrentQuotaExceeded, ImageIsExporting
 from imgconv.exporting.ledger import Ledger
-from imgconv.exporting.plan import ExportSettings, Plan, make_plan
-from imgconv.exporting.request import ExportLimits, ExportRequest, disks_of
+from imgconv.exporting.plan import Plan
+from imgconv.exporting.request import ExportFormat, ExportRequest
 from imgconv.exporting.state import Status
 
 _ADD = """
@@ -34,22 +34,6 @@ except ImgconvError as error:
     print(error.code, flush=True)
 sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def plan(pair: dict[str, Path]) -> Plan:
-    return planned(pair, "m-1")
-
-
-def planned(
-    pair: dict[str, Path], image_id: str, store: str = "s3://storage.example.com"
-) -> Plan:
-    request = ExportRequest(image_id=image_id, bucket="b", request_id="R")
-    destination = destination_of(request, store)
-    upload = imgconv.UploadOptions(part_size=7, metadata={"k": "v"})
-    read = imgconv.ReadOptions(allow_references=("/tmp",))
-    settings = ExportSettings(upload=upload, read=read, keep=True)
-    return make_plan(request, disks_of(pair), destination, ExportLimits(), settings)
 
 
 def test_a_plan_survives_as_text(plan: Plan) -> None:
@@ -83,6 +67,28 @@ def test_one_of_many_processes_gets_the_lock_and_death_frees_it(
         for process in crowd:
             process.kill()
             process.communicate()
+
+
+_BEGIN = """
+import multiprocessing, sys
+from imgconv.exporting.ledger import Ledger
+fork = multiprocessing.get_context("fork")
+def begin(barrier, path):
+    barrier.wait()
+    Ledger(path).all()
+for round in range(15):
+    words = fork.Barrier(6), f"{sys.argv[1]}{round}"
+    crowd = [fork.Process(target=begin, args=words) for _ in range(6)]
+    for process in crowd:
+        process.start()
+    for process in crowd:
+        process.join()
+"""
+
+
+def test_many_begin_at_once_with_a_file_that_is_not_there(state: Path) -> None:
+    command = [sys.executable, "-c", _BEGIN, str(state)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
 
 
 def lock(store: str, **more: str) -> str:
@@ -136,6 +142,27 @@ def test_a_new_task_is_told_of_dead_ones_with_its_names(state: Path, plan: Plan)
     assert other.add("tsk-2", plan, owner.our_mark(), None) == ("tsk-1",)
 
 
+@pytest.mark.parametrize("removed", [True, False])
+def test_names_of_the_dead_are_locked_until_it_is_clean(
+    state: Path, pair: dict[str, Path], removed: bool
+) -> None:
+    """Also those that its successor does not want: what is there is about to be removed."""
+    gone = " ".join([*owner.our_mark().split(" ")[:1], str(2**22 + 1), "1", "x"])
+    ledger, mark = Ledger(str(state)), owner.our_mark()
+    ledger.add("tsk-1", planned(pair, "m-1", also=(ExportFormat("vhd"),)), gone, None)
+    assert ledger.add("tsk-2", planned(pair, "m-1"), mark, None) == ("tsk-1",)
+    vhd = planned(pair, "m-1", image_format="vhd")
+    with pytest.raises(ImageIsExporting, match="tsk-1 is at it"):
+        ledger.add("tsk-3", vhd, owner.our_mark(), None)
+    ledger.add("tsk-4", planned(pair, "m-4"), owner.our_mark(), 2)  # one worker for two
+    if removed:
+        ledger.supersede("tsk-1", "tsk-2")
+    else:
+        ledger.set_status("tsk-2", mark, Status.FAILED)
+    assert not ledger.get("tsk-1").active
+    assert ledger.add("tsk-3", vhd, owner.our_mark(), None) == (() if removed else ("tsk-1",))
+
+
 def test_a_process_that_got_a_dead_ones_id_is_not_taken_for_it() -> None:
     world, pid, started, chance = owner.our_mark().split(" ")
     assert owner.is_alive(f"{world} {pid} {started} {chance}", 0, 1)
@@ -155,6 +182,10 @@ def test_whoever_lost_a_task_is_told(state: Path, plan: Plan) -> None:
     assert not ledger.beat("tsk-1", mark, {})
     ledger.ask_to_cancel("tsk-1")
     assert ledger.beat("tsk-1", mark, {})
+    ledger.set_status("tsk-1", mark, Status.CANCELLED)
+    ledger.forget("tsk-1")
+    with pytest.raises(ImageIsExporting, match="has taken it over"):
+        ledger.beat("tsk-1", mark, {})
 
 
 def test_the_quota_counts_the_living(state: Path, pair: dict[str, Path]) -> None:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imgconv
+from imgconv.exporting.destination import destination_of
+from imgconv.exporting.plan import ExportSettings, Plan, make_plan
+from imgconv.exporting.request import ExportLimits, ExportRequest, disks_of
 from imgconv.stores import Store
 from imgconv.stores.s3 import S3
 from support.cli import COMMAND
@@ -65,6 +69,21 @@ def s3_place(seaweed: Seaweed) -> Place:
     words = ("--store", f"s3://{seaweed.endpoint_url}")
     words += ("--store-options", "profile=seaweedfs,region=us-east-1")
     return Place(words, "s3", store, objects, uploads)
+
+
+def planned(
+    pair: dict[str, Path],
+    image_id: str,
+    store: str = "s3://storage.example.com",
+    **more: Any,
+) -> Plan:
+    """The plan of an export of these disks, without anything being read or sent."""
+    request = ExportRequest(image_id=image_id, bucket="b", request_id="R", **more)
+    destination = destination_of(request, store)
+    upload = imgconv.UploadOptions(part_size=7, metadata={"k": "v"})
+    read = imgconv.ReadOptions(allow_references=("/tmp",))
+    settings = ExportSettings(upload=upload, read=read, keep=True)
+    return make_plan(request, disks_of(pair), destination, ExportLimits(), settings)
 
 
 def disk_words(disks: dict[str, Path]) -> list[str]:
