@@ -123,7 +123,7 @@ class TestRetracting:
             assert first.report
             assert second.report
             assert first.report.etag == second.report.etag
-            assert first.retract() == "oss://exports/k: is ours no longer"
+            assert first.retract() == "oss://exports/k: is another's, and was left"
             assert oss.objects("") == {"k": CONTENT}
             assert second.retract() == "oss://exports/k: was removed again"
             assert oss.objects("") == {}
