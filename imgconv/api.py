@@ -47,9 +47,9 @@ def convert(
         >>> imgconv.convert("in.raw", "out.qcow2", options=imgconv.Qcow2(cluster_size=4096))
 
     Args:
-        source: the path of a raw file or block device, what `imgconv.open` returned, or an
-            object that fulfils `imgconv.sources.base.Source` (both stay the caller's to
-            close).
+        source: the path or URL of an image, a raw file or a block device, what `imgconv.open`
+            returned, or an object that fulfils `imgconv.sources.base.Source` (both stay the
+            caller's to close).
         target: a file, which appears under its name only when it is whole and flushed;
             "-" for standard output; a FIFO; a block device, which takes raw only; or the
             URL of an object, s3://bucket/key or oss://bucket/key.

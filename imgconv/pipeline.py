@@ -1,10 +1,10 @@
 """The engine: read, scan, encode, place, deliver, with ordered placement.
 
 Two drivers share it. `stream` delivers while it reads: one pass, and `fan_out` does so for
-several outputs, of which each is a `Lane`. `plan` runs the same
-writer over the runs alone and returns the whole layout, which `emit` then sends, head
-first, to a sink that cannot go back. Both give the same bytes. A layout that depends on how
-well the content compresses has no plan: `rehearse` finds out the head, and `stream` follows.
+several outputs, of which each is a `Lane`. `plan` runs the same writer over the runs alone
+and returns the whole layout, which `emit` then sends, head first, to a sink that cannot go
+back. Both give the same bytes. A layout that depends on how well the content compresses has
+no plan: `rehearse` finds out the head, and `stream` follows.
 
 A worker holds one batch at a time, from reading to writing; so memory is the number of
 threads times a batch, whatever the size of the disk.
@@ -62,10 +62,8 @@ class _Pass:
     def __init__(self, source: Source, lanes: Sequence[Lane], threads: int):
         self._source, self._lanes = source, lanes
         self._granules = [granule_of(lane.writer) for lane in lanes]
-        self._granule, self._unit = (
-            lcm(*self._granules),
-            lcm(*(lane.writer.unit for lane in lanes)),
-        )
+        self._granule = lcm(*self._granules)
+        self._unit = lcm(*(lane.writer.unit for lane in lanes))
         self._scan, self._pace = scanner(source), Pace(self._unit, threads)
 
     def batches(self) -> Iterator[Batch]:

@@ -117,12 +117,13 @@ def test_every_disk_is_read_once(
 
 @pytest.fixture
 def stalled(oss_server: OssServer) -> OssServer:
-    """A server that takes its time with the later parts of the data disk's VHD."""
+    """A server that takes its time with the later parts of the data disk's objects, and with
+    their first, which comes last."""
 
     def stalls(operation: str, request: Request) -> Fault | None:
         number = int(request.params.get("partNumber", 0))
-        late = "xvdb.vhd" in request.path and number > 4
-        return Fault(stall=0.5) if late and operation == "UploadPart" else None
+        late = "xvdb" in request.path and not 1 < number < 5
+        return Fault(stall=2.0) if late and operation == "UploadPart" else None
 
     oss_server.faults.rule = stalls
     return oss_server

@@ -1,6 +1,7 @@
 """A bounded run of every fuzzer: the same images each time, and some guided by coverage."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,9 @@ def test_damaged_images_are_read_or_refused(tmp_path: Path, name: str) -> None:
 def test_guided_by_coverage(tmp_path: Path, name: str) -> None:
     done = python("-m", "fuzz", name, "60", str(GUIDED), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"stat::number_of_executed_units: {GUIDED}" in done.stderr
+    executed = re.search(r"stat::number_of_executed_units: (\d+)", done.stderr)
+    assert executed is not None
+    assert int(executed[1]) >= GUIDED  # it ends what it is at, so there may be some more
     assert not [*tmp_path.glob("build/fuzz/*/*")]
 
 
