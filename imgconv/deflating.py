@@ -20,6 +20,8 @@ from imgconv.native import repeats
 Compress: TypeAlias = Callable[[memoryview], bytes]  # safe from any number of threads
 
 _ISAL_LEVELS = 3
+_BY_ADDRESS = 2  # levels of ISA-L with the fault that `_in_two` is for
+_HEAD = 8  # bytes: fewer than the routine with the fault takes
 _SHORT, _FULL = 12, 15  # of history, as powers of two
 _PERIOD = 4  # bytes, of records and tables
 
@@ -56,7 +58,39 @@ def _by_repeats(few: Compress, share: float, many: Compress) -> Compress:
 
 
 def _zlib_like(level: int, wbits: int) -> Compress:
-    return partial(deflate_library(level).compress, level=level, wbits=wbits)
+    library = deflate_library(level)
+    if level > _BY_ADDRESS:
+        return partial(library.compress, level=level, wbits=wbits)
+
+    def compress(block: memoryview) -> bytes:
+        packed = _in_two(library, level, wbits, library.Z_FINISH, block)
+        if len(packed) <= len(block):
+            return packed
+        # In two, noise may take more than zlib's bound, for which readers have room.
+        stored: bytes = deflate_library(0).compress(block, 0, wbits)
+        return stored
+
+    return compress
+
+
+def _in_two(library: Any, level: int, wbits: int, flush: int, block: memoryview) -> bytes:
+    """Compress the first bytes of a block on their own, and so every block alike.
+
+    ISA-L's routine for these levels files the third place of a new stream under a hash of
+    the stream's own address (`write_first_byte` of igzip_icf_body_h1_gr_bt.asm hashes a
+    register before it is loaded). Where that address hits the hash of what stands there, in
+    one of some thousands of blocks, another match is found. What follows a flush is no new
+    stream, and so few bytes before it are taken by another routine.
+    """
+    deflater = library.compressobj(level, library.DEFLATED, wbits)
+    return b"".join(
+        (
+            deflater.compress(block[:_HEAD]),
+            deflater.flush(library.Z_SYNC_FLUSH),
+            deflater.compress(block[_HEAD:]),
+            deflater.flush(flush),
+        )
+    )
 
 
 def _libdeflate(level: int) -> Compress:
@@ -77,6 +111,8 @@ def deflate_blocks(level: int) -> Compress:
     """Return a compressor to deflate blocks that others may follow: they end at a byte, none
     of them is the last of its stream, and they refer to nothing before them."""
     library = deflate_library(level)
+    if level <= _BY_ADDRESS:
+        return partial(_in_two, library, level, -library.MAX_WBITS, library.Z_SYNC_FLUSH)
 
     def compress(block: memoryview) -> bytes:
         deflater = library.compressobj(level, library.DEFLATED, -library.MAX_WBITS)
@@ -105,7 +141,7 @@ def deflate_library(level: int) -> Any:
     """Return ISA-L for levels 1 to 3 and zlib-ng for others, or what takes their place: a
     module that looks like zlib."""
     try:
-        if level <= _ISAL_LEVELS:
+        if 1 <= level <= _ISAL_LEVELS:
             from isal import isal_zlib
 
             return isal_zlib

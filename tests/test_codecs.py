@@ -4,6 +4,7 @@ import random
 import sys
 import threading
 import zlib
+from collections.abc import Callable
 
 import deflate
 import pytest
@@ -11,7 +12,7 @@ import zstandard
 from zlib_ng import zlib_ng
 
 from imgconv.codecs import choose_level, codec, zstd
-from imgconv.deflating import Compress, raw_deflate, zlib_stream
+from imgconv.deflating import Compress, deflate_blocks, raw_deflate, zlib_stream
 from imgconv.errors import OptionError
 from imgconv.formats.vmdk_stream import MAX_DEFLATED
 from imgconv.units import KiB
@@ -69,6 +70,29 @@ def test_zstd_makes_one_frame_with_its_size(name: str, level: int) -> None:
     assert reader.decompress(packed) == BLOCKS[name]
     assert reader.eof
     assert not reader.unused_data
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("make", [raw_deflate, zlib_stream, deflate_blocks])
+def test_bytes_do_not_depend_on_where_memory_lies(
+    make: Callable[[int], Compress], level: int
+) -> None:
+    """ISA-L takes a hash of an address for one of data: a block whose start has that hash, one
+    in 8,192, and comes again is compressed otherwise by threads with other stacks and heaps."""
+    rng, compress = random.Random(2), make(level)
+    starts = [rng.randbytes(6) for _ in range(12_000)]
+    blocks = [memoryview(start + NOISE[:40] + start * 2 + NOISE[40:80]) for start in starts]
+    found: list[list[bytes]] = []
+
+    def work() -> None:
+        found.append([compress(block) for block in blocks])
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(
