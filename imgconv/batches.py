@@ -31,8 +31,8 @@ class Pace:
     """How many bytes of extents a batch may have: `least`, and up to `most` among zeros.
 
     Zeros are forgotten as they are read, so that long batches of them cost no memory and
-    save what every batch takes beside the reading. Any thread may tell what was found: it
-    is of no consequence for the output how a disk is cut.
+    save what every batch takes beside the reading: `least` is for the data in a batch. Any
+    thread may tell what was found: it is of no consequence for the output how a disk is cut.
     """
 
     def __init__(self, unit: int, threads: int):
@@ -40,9 +40,10 @@ class Pace:
         self.most = max(self.least, AHEAD // threads)
         self.capacity = self.least
 
-    def note(self, data: Ranges) -> None:
-        """Learn what a batch had in it."""
-        self.capacity = self.least if len(data) else min(2 * self.capacity, self.most)
+    def note(self, extents: Ranges, data: Ranges) -> None:
+        """Learn what was found in the extents of a batch."""
+        wanted = self.least * extents.total // max(data.total, 1)
+        self.capacity = max(self.least, min(wanted, 2 * self.capacity, self.most))
 
 
 def batch_capacity(unit: int) -> int:

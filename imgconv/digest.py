@@ -54,7 +54,7 @@ def checksum(source: Source, *, threads: int, stop: Stop, tally: Tally) -> Check
 
         def work(batch: Batch, turn: Turn) -> None:
             found = scan(batch.extents, BLOCK, buffer)
-            pace.note(found.data)
+            pace.note(batch.extents, found.data)
             blocks = _hashed(found)
             with turn:
                 tree.add(blocks)

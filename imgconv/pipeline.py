@@ -76,7 +76,7 @@ class _Pass:
 
     def _convert(self, buffer: memoryview, batch: Batch, turn: Turn) -> None:
         found = self._scan(batch.extents, self._granule, buffer)
-        self._pace.note(found.data)
+        self._pace.note(batch.extents, found.data)
         if len(found.data):
             self._place(found, turn)
         for lane in self._lanes:
@@ -220,7 +220,7 @@ def plan(
 
     def place(buffer: memoryview, batch: Batch, turn: Turn) -> None:
         found = scan(batch.extents, granule, buffer)
-        pace.note(found.data)
+        pace.note(batch.extents, found.data)
         runs = found.data.aligned(writer.unit, source.size)
         with turn:
             planning.place(runs)

@@ -98,12 +98,12 @@ struct runs {
 };
 
 /* Adds the data granules of a piece that was read from offset `at` to p, which is
- * `where` in the buffer; returns whether there are any. */
-static int find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int64_t granule,
-                     int64_t at, int64_t where, struct runs *runs) {
-    int64_t last = runs->count - 1;
-    int found = 0, open = last >= 0 && runs->stops[last] == at &&
-                          runs->wheres[last] + at - runs->starts[last] == where;
+ * `where` in the buffer; returns where in the piece the last of them ends. */
+static int64_t find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int64_t granule,
+                         int64_t at, int64_t where, struct runs *runs) {
+    int64_t last = runs->count - 1, kept = 0;
+    int open = last >= 0 && runs->stops[last] == at &&
+               runs->wheres[last] + at - runs->starts[last] == where;
     for (int64_t low = 0; low < size; low += granule) {
         int64_t n = size - low < granule ? size - low : granule;
         if (is_zero(p + low, (size_t)n)) {
@@ -115,9 +115,10 @@ static int find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int6
             runs->wheres[runs->count++] = where + low;
         }
         runs->stops[runs->count - 1] = at + low + n;
-        open = found = 1;
+        open = 1;
+        kept = low + n;
     }
-    return found;
+    return kept;
 }
 
 int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, size_t granule,
@@ -136,8 +137,7 @@ int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, s
             int error = fill_mapped(&course, p, size, at, &reach->at);
             if (error)
                 return error;
-            if (find_runs(is_zero, p, size, grain, at, used, &runs))
-                used += size;
+            used += find_runs(is_zero, p, size, grain, at, used, &runs);
         }
     reach->count = runs.count;
     return 0;

@@ -32,8 +32,8 @@ struct ic_map {
 };
 
 /* Reads ranges of a disk back to back into a buffer and finds their granules that hold a
- * nonzero byte; forgets at once what is nothing but zeros, so that a long stretch of them
- * passes through a few cache lines.
+ * nonzero byte; forgets at once the zeros behind the last of them, so that a long stretch of
+ * zeros passes through a few cache lines.
  *
  * Range i is [starts[i], stops[i]); starts are multiples of `granule`.  The buffer must hold
  * all ranges.  What lies behind `length`, where the file ends, reads as zeros.  Run i covers

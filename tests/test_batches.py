@@ -57,8 +57,16 @@ def test_batches_grow_while_there_are_only_zeros(threads: int) -> None:
     lengths = []
     for batch in batches([Ranges.single(0, size)], size, 64 * KiB, 4 * KiB, pace):
         lengths.append(batch.extents.total)
-        pace.note(Ranges.of([]))
+        pace.note(batch.extents, Ranges.of([]))
     assert sum(lengths) == size
     assert max(lengths) == pace.most == max(AHEAD // threads, pace.least)
-    pace.note(Ranges.single(0, 1))
+    pace.note(Ranges.single(0, pace.most), Ranges.single(0, pace.most))
     assert pace.capacity == pace.least
+
+
+def test_batches_are_cut_for_the_data_in_them() -> None:
+    """Of a disk that is one quarter data, four times what would do for data alone."""
+    pace, size = Pace(64 * KiB, 2), 1024 * MiB
+    for batch in batches([Ranges.single(0, size)], size, 64 * KiB, 4 * KiB, pace):
+        pace.note(batch.extents, Ranges.single(0, batch.extents.total // 4))
+    assert pace.capacity == 4 * pace.least < pace.most

@@ -80,7 +80,7 @@ class ScanErrand:
             extents = iter([self.extents])
             for batch in batches(extents, disk.size, self.unit, self.granule, pace):
                 found = scan(batch.extents, self.granule, buffer).data
-                pace.note(found)
+                pace.note(batch.extents, found)
                 data += found.total
                 runs.append(found.aligned(self.unit, disk.size))
         return Scanned(Ranges.concat(runs).merged(), data, self.covers)
