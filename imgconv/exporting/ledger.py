@@ -227,7 +227,11 @@ class Ledger:
     def forget_results(self, task: str) -> None:
         """Note that none of the objects a task has made is there any more."""
         with self._change() as db:
-            db.execute("UPDATE disk SET result = NULL WHERE task = ?", (task,))
+            db.execute("UPDATE disk SET done = 0, result = NULL WHERE task = ?", (task,))
+            db.execute(
+                "UPDATE disk SET status = ? WHERE task = ? AND status = ?",
+                (Status.CANCELLED, task, Status.FINISHED),
+            )
 
     def supersede(self, task: str, by: str) -> None:
         """Note that another task has taken the place of one whose worker is gone, and
