@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from imgconv.errors import ImgconvError, StoreUnavailable, UsageError
+from imgconv.exporting.callbacks import called_by, is_called_by
 from imgconv.exporting.cleanup import clean_up
 from imgconv.exporting.errors import ExportImageFailed
 from imgconv.exporting.events import Listener, nobody
@@ -117,10 +118,10 @@ class ExportTask:
             state,
             self._plan,
             self._owned(),
-            cancelled=cancelled,
-            progress=progress,
-            listener=listener,
-            on_beat=on_beat,
+            cancelled=cancelled and called_by(self.task_id, cancelled),
+            progress=progress and called_by(self.task_id, progress),
+            listener=called_by(self.task_id, listener),
+            on_beat=called_by(self.task_id, on_beat),
             executor=executor,
         )
 
@@ -177,8 +178,9 @@ class ExportTask:
     def cancel(self, *, wait: bool = True) -> TaskState:
         """End the task, and remove all it has put anywhere.
 
-        If a worker is at it, that one is asked to, and `wait` waits until it has. Raises
-        UsageError for a task that is finished.
+        If a worker is at it, that one is asked to, and `wait` waits until it has; in a
+        function that the task itself calls (`progress`, `listener`, ...), never: it goes on
+        only when that returns. Raises UsageError for a task that is finished.
         """
         state = self.state()
         if state.status is Status.FINISHED:
@@ -186,6 +188,7 @@ class ExportTask:
         if not state.active or (self._mark is not None and not self._running):
             return self._cancel_here()
         self._ledger.ask_to_cancel(self.task_id)
+        wait = wait and not is_called_by(self.task_id)
         while wait and (state := self.state()).active:
             with self._changed:
                 self._changed.wait(_NOTICE_SECONDS)
