@@ -127,7 +127,7 @@ def _registered(ledger: Ledger, plan: Plan, limits: ExportLimits) -> ExportTask:
     task = ExportTask(task_id, ledger, mark=mark)
     try:
         for other in earlier:
-            ExportTask(other, ledger).supersede(task_id)
+            ExportTask(other, ledger, mark=mark).supersede(task_id)
     except ImgconvError as error:
         task.give_up(error)
         raise_in_service_terms(error)

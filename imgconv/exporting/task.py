@@ -208,11 +208,26 @@ class ExportTask:
 
         Raises ImgconvErrors, StoreUnavailable when something cannot be removed.
         """
-        left = clean_up(self._plan, self.task_id, self._ledger.path)
+        left = self._cleaned_up(self.task_id, by)
         if left:
             raise StoreUnavailable(f"what {self.task_id} has left cannot be removed: {left[0]}")
-        self._ledger.forget_results(self.task_id)
         self._ledger.supersede(self.task_id, by)
+
+    def _cleaned_up(self, *held: str) -> list[str]:
+        """Remove all that the task has made; return what is left.
+
+        `held` are the tasks that are ours meanwhile; ImageIsExporting when one is not.
+        """
+        mark = self._owned()
+
+        def hold() -> None:
+            for task in held:
+                self._ledger.beat(task, mark, {})
+
+        left = clean_up(self._plan, self.task_id, self._ledger.path, hold)
+        if not left:
+            self._ledger.forget_results(self.task_id, mark)
+        return left
 
     def give_up(self, error: ImgconvError) -> None:
         """Note that the task failed before it began."""
@@ -227,12 +242,15 @@ class ExportTask:
 
     def _cancel_here(self) -> TaskState:
         self._claimed()
-        left = clean_up(self._plan, self.task_id, self._ledger.path)
-        if not left:
-            self._ledger.forget_results(self.task_id)
-        status = Status.FAILED if left else Status.CANCELLED
-        message = "; ".join(left)
-        code = ExportImageFailed.code if left else ""
-        self._ledger.set_status(self.task_id, self._owned(), status, code=code, message=message)
-        self._mark = None
+        try:
+            left = self._cleaned_up(self.task_id)
+            self._ledger.set_status(
+                self.task_id,
+                self._owned(),
+                Status.FAILED if left else Status.CANCELLED,
+                code=ExportImageFailed.code if left else "",
+                message="; ".join(left),
+            )
+        finally:
+            self._mark = None
         return self.state()
