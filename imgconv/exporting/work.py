@@ -77,7 +77,11 @@ class Work:
                 self._put_manifest()
         except BaseException as error:
             cause = self._monitor.error or error
-            self._settle(cause)
+            try:
+                self._settle(cause)
+            except BaseException as hurry:  # a second Ctrl-C
+                hurry.add_note(f"imgconv tasks cancel {self._id} removes what is left")
+                raise
             if not isinstance(error, ImgconvError):
                 raise
             if not isinstance(cause, ImgconvError):  # a listener's, for which we stopped

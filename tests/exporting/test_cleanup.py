@@ -1,9 +1,12 @@
 """Removing what a task has left: all of it, nothing of others, and under its lock."""
 
+import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,72 @@ def test_an_upload_whose_beginning_was_not_answered_goes(
     assert "left" not in done.stderr
     assert oss_server.uploads == {}
     assert [path.name for path in state.parent.iterdir()] == [state.name]
+
+
+class TestASignal:
+    """That ends an export while parts of the data disk are on their way."""
+
+    @pytest.fixture
+    def run(
+        self, pair: dict[str, Path], state: Path, oss: Place, oss_server: OssServer
+    ) -> Callable[..., "subprocess.Popen[str]"]:
+        def run(*more: str) -> "subprocess.Popen[str]":
+            process = begin(*export_words(pair, state, *oss.words, "-q", *more))
+            await_(lambda: oss.uploads("m-1_data"))
+            process.send_signal(signal.SIGTERM)
+            return process
+
+        slowly = "--part-size", "100K", "--rate-limit", "300K"
+        return partial(run, *slowly)
+
+    def end(self, process: "subprocess.Popen[str]", *words: str) -> None:
+        _, error = process.communicate()
+        assert process.returncode == 143
+        assert len(error.splitlines()) == 1
+        assert error.startswith("imgconv: terminated (")
+        for word in words:
+            assert word in error
+
+    def test_tells_what_is_left(
+        self, run: Callable[..., "subprocess.Popen[str]"], oss_server: OssServer
+    ) -> None:
+        oss_server.faults.rule = lambda operation, request: (
+            Fault(status=403, code="AccessDenied") if operation in REMOVING else None
+        )
+        self.end(run(), "something is left: oss://exports/m-1_data_xvdb.raw")
+
+    def test_tells_what_is_kept(
+        self, run: Callable[..., "subprocess.Popen[str]"], state: Path
+    ) -> None:
+        process = run("--keep")
+        (task,) = library.export_tasks(state=state)
+        self.end(process, f"imgconv tasks resume {task.task_id}")
+
+    def test_that_comes_twice_tells_what_to_do(
+        self,
+        run: Callable[..., "subprocess.Popen[str]"],
+        state: Path,
+        oss_server: OssServer,
+    ) -> None:
+        arrived, gone = threading.Event(), threading.Event()
+
+        def held_up(operation: str, request: Request) -> None:
+            if operation in REMOVING:
+                arrived.set()
+                gone.wait()
+
+        oss_server.faults.rule = held_up
+        process = run()
+        await_(arrived.is_set)
+        process.send_signal(signal.SIGTERM)
+        (task,) = library.export_tasks(state=state)
+        try:
+            self.end(process, f"imgconv tasks cancel {task.task_id}")
+        finally:
+            gone.set()
+        oss_server.faults.rule = lambda operation, request: None
+        library.export_task(task.task_id, state=state).cancel()
+        assert (oss_server.objects, oss_server.uploads) == ({}, {})
 
 
 class TestTheLock:
