@@ -395,6 +395,16 @@ def test_the_log_and_the_metrics(
     assert [p.name for p in tmp_path.glob("metrics*")] == ["metrics"]
 
 
+def test_metrics_of_large_disks_are_exact(tmp_path: Path, state: Path, folder: Path) -> None:
+    """A counter that tells ten digits stands still."""
+    size, metrics = (1 << 40) + 512, tmp_path / "metrics"
+    vast = {"system": disks.empty(tmp_path / "vast.raw", size)}
+    words = "--store", f"file://{folder}", "--format", "qcow2", "--metrics", str(metrics), "-q"
+    assert imgconv(*export_words(vast, state, *words)).returncode == 0
+    told = re.findall(r"imgconv_export_converted_bytes_total\{.*\} (.*)", metrics.read_text())
+    assert told == [str(size)]
+
+
 def test_a_log_that_cannot_be_written_is_a_warning(
     pair: dict[str, Path], state: Path, folder: Path
 ) -> None:
