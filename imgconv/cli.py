@@ -39,16 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(error, words)
-    except KeyboardInterrupt:
-        return _stopped(signal.SIGINT, _WORDS[signal.SIGINT], words)
+    except KeyboardInterrupt as error:
+        return _stopped(signal.SIGINT, error, words)
     except Terminated as error:
-        return _stopped(error.number, _WORDS[error.number], words)
+        return _stopped(error.number, error, words)
     except MemoryError:
         return _fail(OutOfResources("out of memory"), words)
     except Exception as error:
         if _arrived:
             # While numpy is being loaded, C code makes an ImportError of it.
-            return _stopped(_arrived[0], _WORDS[_arrived[0]], words)
+            return _stopped(_arrived[0], error, words)
         if debug:
             raise
         kind = type(error).__name__
@@ -68,23 +68,29 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
-def _stopped(number: int, word: str, words: list[str]) -> int:
-    terminal.say(word)
-    if "--json" in words:
-        terminal.print_json(
-            {"error": {"code": Cancelled.code, "message": word}}, to_stderr=True
-        )
+def _stopped(number: int, error: BaseException, words: list[str]) -> int:
+    message = f"{_WORDS[number]}{_notes(error)}"
+    terminal.say(message)
+    _say_in_json(Cancelled.code, message, words)
     return 128 + number
 
 
 def _fail(error: ImgconvError, words: list[str]) -> int:
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    terminal.say(f"error: {error}{notes}")
-    if "--json" in words:
-        record = {"code": error.code, "message": f"{error}{notes}"}
-        terminal.print_json({"error": record}, to_stderr=True)
+    message = f"{error}{_notes(error)}"
+    terminal.say(f"error: {message}")
+    _say_in_json(error.code, message, words)
     status = error.exit_status
     return INSTEAD.get((words[0], status), status) if words else status
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+
+
+def _say_in_json(code: str, message: str, words: list[str]) -> None:
+    if "--json" in words:
+        record = {"code": code, "message": message}
+        terminal.print_json({"error": record}, to_stderr=True)
 
 
 def _run(words: list[str]) -> int:

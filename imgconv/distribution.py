@@ -16,6 +16,7 @@ from imgconv.opening import Location, opened
 from imgconv.progress import Watcher
 from imgconv.report import Report
 from imgconv.sources.options import ReadOptions
+from imgconv.sources.probe import PACKED
 from imgconv.stores import ObjectUrl, Store, parse_url
 from imgconv.tally import Tally
 from imgconv.upload.options import UploadOptions
@@ -68,7 +69,8 @@ def distribute(
 
     Raises:
         WorkersLost: workers died again and again, or the executor is broken.
-        UnsupportedCombination: the format compresses, or the target is no object.
+        UnsupportedCombination: the format compresses, the disk is in gzip or zstd, or the
+            target is no object.
         ImgconvError: what `convert` raises, with a note that names the worker.
     """
     started = monotonic()
@@ -76,6 +78,7 @@ def distribute(
     shares, stop, tally = shares or Shares(), Stop(cancelled), Tally(progress)
     near = store if store and store.scheme == scheme_of(location) else None
     with opened(location, source_format, read, near, cancelled) as (disk, format_name):
+        _refuse_packed(disk.name, format_name)
         conversion = Conversion.of(disk, options, identity, target)
         writer = _planned(conversion)
         address = Address(
@@ -131,6 +134,14 @@ def _everywhere(source: Location) -> str:
     """Return what a worker in another folder calls the source."""
     location = os.fsdecode(source)
     return location if scheme_of(location) else os.path.abspath(location)
+
+
+def _refuse_packed(name: str, format_name: str) -> None:
+    if format_name in PACKED:
+        raise UnsupportedCombination(
+            f"{name}: {format_name}, which every errand would have to decode anew; "
+            "have one worker convert it, or unpack it"
+        )
 
 
 def _planned(conversion: Conversion) -> PlannedWriter:

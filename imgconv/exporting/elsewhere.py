@@ -13,16 +13,15 @@ from imgconv.formats.base import PlannedWriter, Writer
 from imgconv.progress import Progress, Watcher
 from imgconv.report import Report
 from imgconv.sources.base import Source
+from imgconv.sources.probe import PACKED
 from imgconv.workers import Stop
-
-_PACKED = ("raw.gz", "raw.tar.gz", "raw.zst")  # which every errand would decode anew
 
 
 def can_be_shared(
     plan: Plan, disk: DiskPlan, source: Source, outputs: Sequence[Output]
 ) -> bool:
     """Say whether many workers can convert a disk: it is read, and written, at any offset."""
-    return disk.source_format not in _PACKED and all(
+    return disk.source_format not in PACKED and all(
         isinstance(_writer(plan, disk, source, output), PlannedWriter) for output in outputs
     )
 

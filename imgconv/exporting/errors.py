@@ -17,11 +17,11 @@ class ExportError(ImgconvError):
 
     @property
     def reason(self) -> str:
-        """What it is about, without the code."""
+        """What it is about, without status and code."""
         return super().__str__()
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.reason}"
+        return f"{self.http_status} {self.code}: {self.reason}"
 
 
 class MalformedRequest(ExportError):

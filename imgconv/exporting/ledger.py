@@ -224,10 +224,15 @@ class Ledger:
                     (task,),
                 )
 
-    def forget_results(self, task: str) -> None:
-        """Note that none of the objects a task has made is there any more."""
+    def forget_results(self, task: str, mark: str) -> None:
+        """Note that none of the objects that a task of ours has made is there any more."""
+        ours = "task IN (SELECT id FROM task WHERE id = ? AND owner = ?)"
         with self._change() as db:
-            db.execute("UPDATE disk SET result = NULL WHERE task = ?", (task,))
+            db.execute(f"UPDATE disk SET done = 0, result = NULL WHERE {ours}", (task, mark))
+            db.execute(
+                f"UPDATE disk SET status = ? WHERE status = ? AND {ours}",
+                (Status.CANCELLED, Status.FINISHED, task, mark),
+            )
 
     def supersede(self, task: str, by: str) -> None:
         """Note that another task has taken the place of one whose worker is gone, and

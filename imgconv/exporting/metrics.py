@@ -40,7 +40,7 @@ def _lines(tasks: list[TaskState]) -> Iterator[str]:
                     disk=disk.name,
                     format=disk.format,
                 )
-                yield f"imgconv_export_{name}{of} {value(disk):.10g}"
+                yield f"imgconv_export_{name}{of} {value(disk):.15g}"
 
 
 def _head(name: str, kind: str, about: str) -> Iterator[str]:

@@ -190,7 +190,7 @@ def make_plan(
         _Series(kind, request.bucket_of(kind), _names(request, kind, disks, settings))
         for kind in request.formats
     ]
-    _refuse_shared_names(series, settings.template)
+    _refuse_names(series, destination, settings.template)
     locks = [destination.bucket_called(one.bucket).lock(one.names[MANIFEST]) for one in series]
     plan = Plan(
         request=request,
@@ -223,10 +223,12 @@ def _names(
     return object_names(request, kind, (disk.name for disk in disks), settings.template)
 
 
-def _refuse_shared_names(series: list[_Series], template: str) -> None:
+def _refuse_names(series: list[_Series], destination: Destination, template: str) -> None:
     places = [(one.bucket, key) for one in series for key in one.names.values()]
     if len(set(places)) < len(places):
         raise OptionError(f"{template}: gives two objects one name; use {{extension}}")
+    if destination.folder and any("/" in key for _, key in places):
+        raise OptionError(f"{template}: in a store of folders, no name has a /")
 
 
 def _looked_at(

@@ -8,6 +8,7 @@ from os import PathLike
 from time import time
 
 from imgconv.errors import ImgconvError
+from imgconv.exporting.callbacks import called_by
 from imgconv.exporting.codes import raise_in_service_terms
 from imgconv.exporting.destination import check_bucket, destination_of
 from imgconv.exporting.events import Event, Listener, nobody, now
@@ -83,9 +84,9 @@ def export(
     plan = _accepted(request, disks, store, store_options, limits, settings)
     ledger = Ledger(os.fspath(state) if state is not None else default_state())
     task = _registered(ledger, plan, limits)
-    _tell_waiting(listener, task, plan)
+    _tell_waiting(called_by(task.task_id, listener), task, plan)
     if on_accepted is not None:
-        on_accepted(task)
+        called_by(task.task_id, on_accepted)(task)
     beat = on_beat or (lambda state: None)
     if wait:
         task.run(
@@ -126,7 +127,7 @@ def _registered(ledger: Ledger, plan: Plan, limits: ExportLimits) -> ExportTask:
     task = ExportTask(task_id, ledger, mark=mark)
     try:
         for other in earlier:
-            ExportTask(other, ledger).supersede(task_id)
+            ExportTask(other, ledger, mark=mark).supersede(task_id)
     except ImgconvError as error:
         task.give_up(error)
         raise_in_service_terms(error)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from imgconv.errors import ImgconvError, StoreUnavailable, UsageError
+from imgconv.exporting.callbacks import called_by, is_called_by
 from imgconv.exporting.cleanup import clean_up
 from imgconv.exporting.errors import ExportImageFailed
 from imgconv.exporting.events import Listener, nobody
@@ -117,10 +118,10 @@ class ExportTask:
             state,
             self._plan,
             self._owned(),
-            cancelled=cancelled,
-            progress=progress,
-            listener=listener,
-            on_beat=on_beat,
+            cancelled=cancelled and called_by(self.task_id, cancelled),
+            progress=progress and called_by(self.task_id, progress),
+            listener=called_by(self.task_id, listener),
+            on_beat=called_by(self.task_id, on_beat),
             executor=executor,
         )
 
@@ -177,8 +178,9 @@ class ExportTask:
     def cancel(self, *, wait: bool = True) -> TaskState:
         """End the task, and remove all it has put anywhere.
 
-        If a worker is at it, that one is asked to, and `wait` waits until it has. Raises
-        UsageError for a task that is finished.
+        If a worker is at it, that one is asked to, and `wait` waits until it has; in a
+        function that the task itself calls (`progress`, `listener`, ...), never: it goes on
+        only when that returns. Raises UsageError for a task that is finished.
         """
         state = self.state()
         if state.status is Status.FINISHED:
@@ -186,6 +188,7 @@ class ExportTask:
         if not state.active or (self._mark is not None and not self._running):
             return self._cancel_here()
         self._ledger.ask_to_cancel(self.task_id)
+        wait = wait and not is_called_by(self.task_id)
         while wait and (state := self.state()).active:
             with self._changed:
                 self._changed.wait(_NOTICE_SECONDS)
@@ -205,11 +208,26 @@ class ExportTask:
 
         Raises ImgconvErrors, StoreUnavailable when something cannot be removed.
         """
-        left = clean_up(self._plan, self.task_id, self._ledger.path)
+        left = self._cleaned_up(self.task_id, by)
         if left:
             raise StoreUnavailable(f"what {self.task_id} has left cannot be removed: {left[0]}")
-        self._ledger.forget_results(self.task_id)
         self._ledger.supersede(self.task_id, by)
+
+    def _cleaned_up(self, *held: str) -> list[str]:
+        """Remove all that the task has made; return what is left.
+
+        `held` are the tasks that are ours meanwhile; ImageIsExporting when one is not.
+        """
+        mark = self._owned()
+
+        def hold() -> None:
+            for task in held:
+                self._ledger.beat(task, mark, {})
+
+        left = clean_up(self._plan, self.task_id, self._ledger.path, hold)
+        if not left:
+            self._ledger.forget_results(self.task_id, mark)
+        return left
 
     def give_up(self, error: ImgconvError) -> None:
         """Note that the task failed before it began."""
@@ -224,12 +242,15 @@ class ExportTask:
 
     def _cancel_here(self) -> TaskState:
         self._claimed()
-        left = clean_up(self._plan, self.task_id, self._ledger.path)
-        if not left:
-            self._ledger.forget_results(self.task_id)
-        status = Status.FAILED if left else Status.CANCELLED
-        message = "; ".join(left)
-        code = ExportImageFailed.code if left else ""
-        self._ledger.set_status(self.task_id, self._owned(), status, code=code, message=message)
-        self._mark = None
+        try:
+            left = self._cleaned_up(self.task_id)
+            self._ledger.set_status(
+                self.task_id,
+                self._owned(),
+                Status.FAILED if left else Status.CANCELLED,
+                code=ExportImageFailed.code if left else "",
+                message="; ".join(left),
+            )
+        finally:
+            self._mark = None
         return self.state()

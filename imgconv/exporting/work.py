@@ -8,11 +8,16 @@ from functools import partial
 from typing import Any
 
 from imgconv.errors import Cancelled, ImgconvError, OutputExists
-from imgconv.exporting.cleanup import TASK, clean_up, is_ours, journal_path
+from imgconv.exporting.cleanup import TASK, abort_unheard, clean_up, is_ours, journal_path
 from imgconv.exporting.codes import in_service_terms, raise_in_service_terms
 from imgconv.exporting.destination import client_of
 from imgconv.exporting.elsewhere import can_be_shared, convert_elsewhere
-from imgconv.exporting.errors import ExportError, ExportImageFailed, IncorrectImageStatus
+from imgconv.exporting.errors import (
+    ExportError,
+    ExportImageFailed,
+    ImageIsExporting,
+    IncorrectImageStatus,
+)
 from imgconv.exporting.events import Event, Listener, now
 from imgconv.exporting.ledger import Ledger
 from imgconv.exporting.manifest import manifest_content
@@ -72,7 +77,11 @@ class Work:
                 self._put_manifest()
         except BaseException as error:
             cause = self._monitor.error or error
-            self._settle(cause)
+            try:
+                self._settle(cause)
+            except BaseException as hurry:  # a second Ctrl-C
+                hurry.add_note(f"imgconv tasks cancel {self._id} removes what is left")
+                raise
             if not isinstance(error, ImgconvError):
                 raise
             if not isinstance(cause, ImgconvError):  # a listener's, for which we stopped
@@ -199,10 +208,12 @@ class Work:
             return None
         plan, disk = self._plan, self._plan.disks[number]
         recorded = self._monitor.disks[number].result
-        if os.path.exists(journal_path(self._ledger.path, self._id, disk)):
-            return None  # regenerating takes it up again, and tells all
+        journal = journal_path(self._ledger.path, self._id, disk)
         with plan.place(disk).opened() as store:
             client = client_of(store, plan.settings.upload.backoff, self._monitor.is_set)
+            if os.path.exists(journal):
+                client.request(lambda: abort_unheard(store, disk.key, journal))
+                return None  # regenerating takes it up again, and tells all
             found = client.request(lambda: store.head(disk.key))
             if found is None or not is_ours(found, self._id):
                 return None
@@ -234,19 +245,17 @@ class Work:
 
     def _settle(self, error: BaseException) -> None:
         """Leave nothing behind, or what is to be kept; note how it ended."""
-        with suppress(ImgconvError):  # what stopped us may be whoever has taken over
-            self._monitor.beat()
-        if self._monitor.lost:
+        try:
+            self._hold()
+            keep = self._plan.settings.keep and not self._monitor.asked
+            left = [] if keep else clean_up(self._plan, self._id, self._ledger.path, self._hold)
+        except ImageIsExporting:  # whoever has taken over sees to all that
             return
         stopped = isinstance(error, Cancelled) or not isinstance(error, Exception)
-        keep = self._plan.settings.keep and not self._monitor.asked
         _correct_notes(error, self._id if keep else None)
-        left: list[str] = []
-        if not keep:
-            left = clean_up(self._plan, self._id, self._ledger.path)
-            if not left:
-                with suppress(ImgconvError):  # nobody believes them without the objects
-                    self._ledger.forget_results(self._id)
+        if not keep and not left:
+            with suppress(ImgconvError):  # nobody believes them without the objects
+                self._ledger.forget_results(self._id, self._mark)
         for what in left:
             error.add_note(f"and something is left: {what}")
         gone = stopped and not keep and not left
@@ -260,6 +269,14 @@ class Work:
         with suppress(Exception):  # the error at hand is the one that matters
             self._tell(event, code=code or None, message=message or None)
             self._on_beat(self._ledger.get(self._id, brief=True))
+
+    def _hold(self) -> None:
+        """Renew the lease, if that can be; ImageIsExporting when the task is another's."""
+        try:
+            self._monitor.beat()
+        except ImgconvError:
+            if self._monitor.lost:
+                raise
 
     def _beat(self, state: TaskState) -> None:
         """Tell of progress when there is another whole percent."""

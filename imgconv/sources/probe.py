@@ -34,7 +34,7 @@ _FRONT = (  # offset, magic, format
 _VHD_COOKIE = b"conectix"
 _SKIPPABLE = b"\x2a\x4d\x18"  # behind a byte of 0x50 to 0x5f; some zstd files begin so
 _FRONT_OF_GZIP = 64 * KiB
-_PACKED = ("raw.gz", "raw.zst", "raw.tar.gz")
+PACKED = ("raw.gz", "raw.zst", "raw.tar.gz")
 _DMG = b"koly\0\0\0\x04\0\0\x02\0"
 READABLE = ("raw", *TABLE)
 
@@ -95,7 +95,7 @@ def choose_format(source: Source, declared: str | None) -> str:
         if name not in READABLE:
             choice = ", ".join(READABLE)
             raise OptionError(f"cannot read format {declared!r}; formats: {choice}")
-        if name not in ("raw", *_PACKED):  # what is packed may look like anything
+        if name not in ("raw", *PACKED):  # what is packed may look like anything
             _check_declared(source, name)
         return name
     found, named = detect(source), of_file(source.name)
@@ -129,7 +129,7 @@ def check_inside(disk: Source, format_name: str) -> None:
 
     The end of a zstd is not looked at: it may take unpacking everything.
     """
-    if format_name not in _PACKED:
+    if format_name not in PACKED:
         return
     if inside := detect(disk, end_too=format_name != "raw.zst"):
         raise FormatMismatch(

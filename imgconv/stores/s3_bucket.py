@@ -239,14 +239,14 @@ class Bucket:
 
     def inspect(self) -> BucketInfo:
         """Look the bucket up; what the service does not tell, or not us, stays unknown."""
-        with self._calling("where is it") as clients:
+        with self._calling(": get location") as clients:
             answer = clients.quick.get_bucket_location(Bucket=self._bucket)
             region = answer.get("LocationConstraint") or None
         method = None
         # of a bucket without a rule, services say that the rule is missing
         with (
             suppress(ObjectMissing, StoreCannot, AccessDenied),
-            self._calling("is it encrypted") as clients,
+            self._calling(": get encryption") as clients,
         ):
             answer = clients.quick.get_bucket_encryption(Bucket=self._bucket)
             rules = answer["ServerSideEncryptionConfiguration"].get("Rules", ())

@@ -193,7 +193,8 @@ def test_a_real_cause_is_one_line_with_the_code(
     world: World, code: str, status: int, cause: Callable[[World], list[str]]
 ) -> None:
     done = imgconv(*cause(world), "-q")
-    assert_one_line_error(done, f"error: {code}: ", status=status)
+    (http_status,) = {kind.http_status for kind in ALL if kind.code == code}
+    assert_one_line_error(done, f"error: {http_status} {code}: ", status=status)
 
 
 def test_the_same_image_is_not_exported_twice_at_once(world: World) -> None:
@@ -210,7 +211,7 @@ def test_the_same_image_is_not_exported_twice_at_once(world: World) -> None:
         state=world.state,
         on_accepted=meanwhile,
     )
-    assert_one_line_error(done[0], "error: ImageIsExporting: ", status=75)
+    assert_one_line_error(done[0], "error: 403 ImageIsExporting: ", status=75)
     assert (world.folder / BUCKET / "m-1_system.raw").exists()
 
 
@@ -230,7 +231,7 @@ def test_no_more_exports_at_once_than_allowed(world: World) -> None:
         state=world.state,
         on_accepted=meanwhile,
     )
-    assert_one_line_error(done[0], "error: ConcurrentQuotaExceed.ExportImage: ", status=75)
+    assert_one_line_error(done[0], "error: 403 ConcurrentQuotaExceed.ExportImage: ", status=75)
     assert done[1].returncode == 0
 
 
@@ -284,7 +285,9 @@ def test_a_signature_in_the_url_of_a_disk_is_told_nowhere(world: World) -> None:
 def test_a_bucket_of_s3_that_is_not_there(world: World, s3: Place) -> None:
     words = ["export", "--image-id", "m-1", "--bucket", "nowhere", *disk_words(world.disks)]
     done = imgconv(*words, "--state", world.state, *s3.words)
-    assert_one_line_error(done, "error: InvalidOSSBucket.NotFound: ", "s3://nowhere")
+    assert_one_line_error(
+        done, "error: 400 InvalidOSSBucket.NotFound: s3://nowhere/: get location"
+    )
 
 
 def test_limits_can_be_others(world: World) -> None:

@@ -121,7 +121,9 @@ def test_a_name_that_is_taken_is_found_before_a_disk_is_read(
     assert len(list((folder / BUCKET).iterdir())) == 1
 
 
-@pytest.mark.parametrize("template", ["{image_id}", "{disk}{nobody}", "{0.__class__}{disk}"])
+@pytest.mark.parametrize(
+    "template", ["{image_id}", "{disk}{nobody}", "{0.__class__}{disk}", "a/{disk}{extension}"]
+)
 def test_a_template_that_cannot_be(
     pair: dict[str, Path], folder: Path, state: Path, template: str
 ) -> None:

@@ -109,6 +109,33 @@ def test_whoever_lost_its_task_leaves_the_others_upload(
     assert [upload.id for upload in store.list_uploads("m-1")] == [uploads[0].id]
 
 
+@pytest.mark.parametrize("where", ["on_beat", "progress", "listener", "on_accepted"])
+def test_what_a_task_calls_may_cancel_it(
+    pair: dict[str, Path], state: Path, folder: Path, where: str
+) -> None:
+    """It is not waited for then, as it would wait in turn."""
+
+    def cancel(*told: object) -> None:
+        (task,) = imgconv.export_tasks(state=state)
+        if not task.cancelling:
+            found = imgconv.export_task(task.task_id, state=state).cancel()
+            assert (found.active, found.cancelling) == (True, True)
+
+    slowly = imgconv.ExportSettings(upload=imgconv.UploadOptions(rate_limit=500_000))
+    with pytest.raises(imgconv.Cancelled):
+        imgconv.export(
+            imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
+            pair,
+            store=f"file://{folder}",
+            state=state,
+            settings=slowly,
+            **{where: cancel},
+        )
+    assert [*folder.rglob("*")] == [folder / BUCKET]
+    (task,) = imgconv.export_tasks(state=state)
+    assert task.status == "Cancelled"
+
+
 class Unheard(Ledger):
     """Whose wish to cancel comes too late for the worker, which has failed by then."""
 

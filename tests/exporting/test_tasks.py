@@ -72,7 +72,8 @@ def test_cancelled_from_another_process(
     assert task is not None
     done = imgconv("tasks", "cancel", task.task_id, "--state", state)
     assert done.returncode == 0, done
-    assert "Cancelled" in done.stdout
+    words = [line.split()[1:3] for line in done.stdout.splitlines()]
+    assert words == [["Cancelled", "0%"], *[["Cancelled", disk.key] for disk in task.disks]]
     _, error = process.communicate()
     assert (process.returncode, error) == (130, "imgconv: error: cancelled\n")
     assert (slow.objects, slow.uploads) == ({}, {})
@@ -269,8 +270,8 @@ class TestAllOrNone:
         disks_ = self.copies(pair, tmp_path)
         task = self.export(disks_, folder, state, disks_at_once=at_once)
         assert [*folder.rglob("*")] == [folder / BUCKET]
-        statuses = [disk.status for disk in task.disks]
-        assert statuses[1] == "Failed"
+        assert [disk.status for disk in task.disks] == ["Cancelled", "Failed"]
+        assert task.done == 0
 
     def test_what_is_kept_is_told(
         self, pair: dict[str, Path], state: Path, oss: Place, oss_server: OssServer
@@ -392,6 +393,16 @@ def test_the_log_and_the_metrics(
     of_all = imgconv("tasks", "metrics", "--state", state).stdout
     assert of_all == text
     assert [p.name for p in tmp_path.glob("metrics*")] == ["metrics"]
+
+
+def test_metrics_of_large_disks_are_exact(tmp_path: Path, state: Path, folder: Path) -> None:
+    """A counter that tells ten digits stands still."""
+    size, metrics = (1 << 40) + 512, tmp_path / "metrics"
+    vast = {"system": disks.empty(tmp_path / "vast.raw", size)}
+    words = "--store", f"file://{folder}", "--format", "qcow2", "--metrics", str(metrics), "-q"
+    assert imgconv(*export_words(vast, state, *words)).returncode == 0
+    told = re.findall(r"imgconv_export_converted_bytes_total\{.*\} (.*)", metrics.read_text())
+    assert told == [str(size)]
 
 
 def test_a_log_that_cannot_be_written_is_a_warning(

@@ -330,6 +330,11 @@ def test_what_cannot_be_distributed_is_refused(
     for compressed in (Qcow2(compress="fast"), Vmdk(subformat="streamOptimized")):
         with pytest.raises(imgconv.UnsupportedCombination, match="compressed"):
             imgconv.distribute(disk, url, pool, options=compressed)
+    for kind in ("raw.gz", "raw.zst", "raw.tar.gz"):
+        packed = disks.dense(tmp_path / "in.raw", 64 * KiB), tmp_path / f"in.{kind}"
+        imgconv.convert(*packed)
+        with pytest.raises(imgconv.UnsupportedCombination, match=f"{kind}, which every errand"):
+            imgconv.distribute(packed[1], url, pool, options="raw")
     with pytest.raises(imgconv.UnsupportedCombination, match="objects only"):
         imgconv.distribute(disk, str(tmp_path / "out.raw"), pool)
     with pytest.raises(imgconv.OptionError, match="send=0"):
