@@ -218,6 +218,12 @@ def header_no_refcounts(image: Qcow2) -> tuple[str, int, str]:
     return "refcount-table-size", 56, "corruption"
 
 
+def header_refcounts_far_beyond(image: Qcow2) -> tuple[str, int, str]:
+    """An offset that fits no signed number, and is a multiple of clusters."""
+    image.entry(48, (1 << 64) - CLUSTER)
+    return "area-beyond-end", 48, "corruption"
+
+
 def header_no_magic(image: Qcow2) -> tuple[str, int, str]:
     flip(image.path, 2)
     return "header-magic", 0, "corruption"
@@ -244,6 +250,7 @@ REFUSED = [
     header_tables_swapped,
     header_l1_short,
     header_no_refcounts,
+    header_refcounts_far_beyond,
     header_no_magic,
     extension_too_long,
     compression_type,
