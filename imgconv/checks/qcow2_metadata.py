@@ -17,7 +17,6 @@ MAX_L1_ENTRIES = 1 << 26  # of all snapshots together
 MAX_TABLE_BYTES = 64 * GiB  # of distinct L2 tables
 MAX_LUKS = 64 * MiB
 _GATHER = 1 << 20  # entries of L1 tables that are kept before equal ones become one
-_L1_RESERVED = 0x7F000000000001FF
 _ENTRY = "an entry {:#x}"
 _NONE = np.empty(0, dtype=np.int64)
 
@@ -175,7 +174,7 @@ def _read_l1(
     used = np.flatnonzero(entries)
     values, at = entries[used], area.start + 8 * used
     text = Told(_ENTRY, values)
-    inspection.corruptions("l1-reserved", (values & _L1_RESERVED) != 0, at, text)
+    inspection.corruptions("l1-reserved", (values & ondisk.L1_RESERVED) != 0, at, text)
     place = values & ondisk.OFFSET
     nowhere: Mask = place == 0
     inspection.corruptions("l1-nowhere", nowhere, at, text)
