@@ -11,6 +11,7 @@ import corpora
 from results import Record, Recorder, median, most
 from rounds import alternate
 from settings import parser, settings_of
+from tools import compare
 
 from imgconv.units import format_size
 
@@ -113,9 +114,7 @@ def verify(source: Path, out: Path, case: Case, tool: str) -> None:
         return
     copy = out.with_name("copy")
     subprocess.run(["sh", "-c", case.unpack.format(out=out, copy=copy)], check=True)
-    same = ["qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", str(source), str(copy)]
-    if subprocess.run(same, check=False).returncode:
-        raise SystemExit(f"{tool}: {out} differs from {source}")
+    compare(source, copy, "raw")
     copy.unlink()
 
 

@@ -11,7 +11,6 @@ pays for the crossing, the load loop too. IMGCONV_KERNEL chooses the kernel.
 import argparse
 import importlib.util
 import json
-import platform
 import random
 import statistics
 import tempfile
@@ -29,14 +28,15 @@ import google_crc32c
 import numpy as np
 from cffi import FFI
 from isal import isal_zlib
+from native_table import LOADS
 from processes import machine
+from tools import OURS
 
 from imgconv import native
-from imgconv.units import KiB, MiB, parse_size
+from imgconv.units import KiB, MiB, format_size, parse_size
 
 SIZES = (4 * KiB, 64 * KiB, 4 * MiB, 256 * MiB)
 SAMPLE = 32 * MiB  # a sample repeats its call until it has read about so much
-OURS, LOADS = "imgconv", "loads"
 HERE = Path(__file__).parent
 
 Contenders = dict[str, Callable[[bytes], Any]]
@@ -137,14 +137,10 @@ class Cell:
         ours = self.speed(OURS)
         others = "  ".join(f"{n} {self.speed(n) / 1e9:.1f}" for n in self.samples if n != OURS)
         return (
-            f"{self.function:18} {show_size(self.size):>7} {ours / 1e9:8.1f}"
+            f"{self.function:18} {format_size(self.size):>7} {ours / 1e9:8.1f}"
             f" {ours / self.speed(library):7.2f} {library:13}"
             f" {ours / self.speed(loads):6.2f}   {others}"
         )
-
-
-def show_size(size: int) -> str:
-    return f"{size // MiB} MiB" if size >= MiB else f"{size // KiB} KiB"
 
 
 def measure(contenders: Contenders, buffer: bytes, rounds: int) -> dict[str, list[float]]:
@@ -174,17 +170,10 @@ def cells(sizes: list[int], rounds: int) -> Iterator[Cell]:
         for granule in (4 * KiB, 64 * KiB):
             if granule <= size:
                 found = measure(runs_contenders(granule) | loops, zeros, rounds)
-                yield Cell(f"data_runs {show_size(granule)}", size, found)
+                yield Cell(f"data_runs {format_size(granule)}", size, found)
         for function, contenders in checksum_contenders().items():
             extra = UNCOUNTED if function == "CRC-32C" else {}
             yield Cell(function, size, measure(contenders | extra | loops, content, rounds))
-
-
-def processor() -> str:
-    """The processor's name, where the system tells."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:
@@ -192,7 +181,7 @@ def main() -> None:
     parser.add_argument("--size", type=parse_size, action="append", help="of the buffer")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    facts = {**machine(), "processor": processor()}
+    facts = machine()
     results = HERE / "results" / "native_functions.jsonl"
     results.parent.mkdir(exist_ok=True)
     print(", ".join(f"{key} {value}" for key, value in facts.items()))

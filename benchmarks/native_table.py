@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
+from markdown import table
 from results import Record
 from tools import OURS
 
@@ -33,12 +34,11 @@ def native_table(records: list[Record]) -> list[str]:
         [function, *(cells.get((function, size), "") for size in sizes)]
         for function in {r["function"]: None for r in records}
     ]
-    lines = [head, ["---"] * len(head), *rows]
     text = (
         f"The native functions ({records[-1]['imgconv']}) by the size of the buffer: speed, "
         "and how many times that of the best library and of the best loop that only loads."
     )
-    return [text, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return [text, table(head, rows)]
 
 
 def cell(record: Record) -> str:

@@ -5,6 +5,7 @@ from os.path import relpath
 from pathlib import Path
 
 from compression import AIMS, CASES, Row, rows
+from markdown import put, table
 from matrix import CORPORA
 from native_table import native_table, read_native
 from reading import rows as read_images
@@ -15,7 +16,6 @@ from tools import FORMATS, OURS, QEMU_IMG
 
 from imgconv.units import MiB, format_size
 
-BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 REQUIRED = {  # how many times faster than qemu-img, in the order of FORMATS
     "zeros": (1.3, 1.3, 1.3, 1.3, 1.3),
     "dense": (1.2, 1.3, 1.5, 3.5, 1.8),
@@ -47,7 +47,7 @@ def main() -> None:
         beside = chosen.into.parent if chosen.into else Path()
         parts += images(chosen.plots, beside)
     if chosen.into:
-        put("\n\n".join(parts), chosen.into)
+        put("\n\n".join(parts), chosen.into, "benchmarks")
     else:
         print("\n\n".join(parts))
 
@@ -60,15 +60,6 @@ def sections(matrix: Sequence[Record], startup: Sequence[Record]) -> Iterator[st
         yield bounds(matrix)
     if startup:
         yield startup_table(startup)
-
-
-def put(text: str, path: Path) -> None:
-    """Replace what stands between the two comments in a file."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{path}: has no {BEGIN} and {END} after it")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def images(folder: Path, beside: Path) -> list[str]:
@@ -249,12 +240,6 @@ def reading_table(records: Sequence[Record]) -> Iterator[str]:
 
 def judged(text: str, reached: bool) -> str:
     return text if reached else f"**{text}**"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

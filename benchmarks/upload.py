@@ -20,12 +20,12 @@ from pathlib import Path
 
 import corpora
 from processes import Usage, machine, run
+from tools import QEMU_NAMES
 
 SUPPORT = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(SUPPORT))
 BUCKET = "exports"
 FORMATS = ("qcow2", "vmdk", "raw")
-QEMU_NAMES = {"vhd": "vpc"}
 UPLOAD = """
 import sys, boto3
 path, endpoint, key = sys.argv[1:]

@@ -119,11 +119,7 @@ def _union(a: _Extents, b: _Extents, size: int) -> Iterator[Ranges]:
         (a if a.reach <= b.reach else b).walk()
         known = min(a.reach, b.reach, size)
         if known > at:
-            ours, theirs = a.window(at, known), b.window(at, known)
-            start = np.concatenate([ours.start, theirs.start])
-            order = np.argsort(start, kind="stable")
-            stop = np.concatenate([ours.stop, theirs.stop])
-            yield Ranges(start[order], stop[order]).merged()
+            yield a.window(at, known).union(b.window(at, known))
             at = known
 
 

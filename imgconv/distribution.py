@@ -89,14 +89,7 @@ def distribute(
             size=disk.size,
             identity=disk.identity,
         )
-        with open_object_sink(
-            conversion,
-            store=store,
-            options=upload,
-            exclusive=not clobber,
-            cancelled=stop.is_set,
-            tally=tally,
-        ) as sink:
+        with open_object_sink(conversion, clobber, store, upload, stop, tally) as sink:
             crew = Dispatcher(executor, stop, sink.uploader.check)
             layout = plan_elsewhere(disk, address, writer, crew, share=shares.scan, tally=tally)
             Delivery(

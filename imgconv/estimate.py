@@ -83,7 +83,7 @@ def estimate(
     lengths = _encoded_lengths(source, writer, offsets, threads, stop, tally)
     chances = np.diff(edges)
     error = _error(lengths, chances)
-    placed = data = allocated = 0
+    placed = allocated = 0
     for segments in _placed(writer, units, lengths, edges):
         placed += segments.size
         allocated += int(segments.length[segments.kind != ZEROS].sum())

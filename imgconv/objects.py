@@ -40,10 +40,6 @@ def open_store(url: ObjectUrl, store: Store | None) -> PartStore:
     return options.open(url.bucket)
 
 
-def _nothing_to_renew() -> bool:
-    return False
-
-
 @contextmanager
 def opened_store(url: ObjectUrl, store: Store | None) -> Iterator[PartStore]:
     """The same, closed at the end."""
@@ -79,22 +75,26 @@ def open_object(
         raise
 
 
+def _nothing_to_renew() -> bool:
+    return False
+
+
 @contextmanager
 def open_object_sink(
     conversion: Conversion,
-    *,
+    clobber: bool | None,
     store: Store | None,
-    options: UploadOptions | None,
-    exclusive: bool,
-    cancelled: Callable[[], bool],
+    upload: UploadOptions | None,
+    stop: Stop,
     tally: Tally,
 ) -> Iterator[MultipartSink]:
     """Open the sink for a URL, and abort or suspend it on the way out unless committed.
 
-    An upload is suspended, not aborted, when it is to be resumed and going on makes sense.
+    An object is replaced only if `clobber` says so. An upload is suspended, not aborted, when
+    it is to be resumed and going on makes sense. Raises UsageError, OutputExists, StoreErrors.
     """
     url = parse_url(conversion.target)
-    options = options or UploadOptions()
+    options = upload or UploadOptions()
     with opened_store(url, store) as opened:
         foreseen = outline(conversion.disk, conversion.writer())
         sink = MultipartSink(
@@ -104,10 +104,10 @@ def open_object_sink(
             bound=foreseen.bound,
             expected_zeros=foreseen.zeros,
             options=options,
-            exclusive=exclusive,
+            exclusive=not clobber,
             metadata={**options.metadata, "imgconv-format": conversion.output.name},
             job=partial(_job, conversion, f"{opened.name}/{url.key}"),
-            cancelled=cancelled,
+            cancelled=stop.is_set,
             watch=tally.uploaded,
         )
         try:

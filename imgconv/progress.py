@@ -4,19 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+Phase: TypeAlias = Literal["scan", "convert", "emit", "compare", "check"]
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A moment of a conversion; all counts in bytes.
 
-    `done` of `total` grows only when the work on those bytes is over. In the phases
-    "scan", "convert" and "compare" they count the guest disk, in the phase "emit" (a
-    planned output being streamed) the output. `data` is guest data found so far,
-    `written` what the sink was given. Of an upload, `wire` is what was handed to the
-    network, `parts` counts those the store has, and `retries` requests that were repeated.
+    `done` of `total` grows only when the work on those bytes is over. In the phases "scan",
+    "convert" and "compare" they count the guest disk, in the phase "emit" (a planned output
+    being streamed) the output, in the phase "check" what is looked at of an image. `data` is
+    guest data found so far, `written` what the sink was given. Of an upload, `wire` is what
+    was handed to the network, `parts` counts those the store has, and `retries` requests that
+    were repeated.
     """
 
-    phase: Literal["scan", "convert", "emit", "compare", "check"]
+    phase: Phase
     done: int
     total: int
     data: int

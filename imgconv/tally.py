@@ -1,11 +1,7 @@
 """The running totals of a conversion."""
 
-from typing import Literal, TypeAlias
-
-from imgconv.progress import Counters, Progress, Watcher
+from imgconv.progress import Counters, Phase, Progress, Watcher
 from imgconv.workers import Lock
-
-Phase: TypeAlias = Literal["scan", "convert", "emit", "compare", "check"]
 
 
 class Tally:

@@ -29,9 +29,10 @@ def open_target(
     stop: Stop,
     tally: Tally,
 ) -> AbstractContextManager[Sink]:
-    """Open the sink for a path or a URL; what exists is replaced if that is a file.
+    """Open the sink for a path or a URL.
 
-    On the way out it is aborted, or suspended, unless it was committed.
+    What exists is replaced as `clobber` says; by default a file is, an object is not. On the
+    way out it is aborted, or suspended, unless it was committed.
     """
     if scheme_of(conversion.target) is None:
         return open_sink(
@@ -43,14 +44,7 @@ def open_target(
         )
     from imgconv.objects import open_object_sink
 
-    return open_object_sink(
-        conversion,
-        store=store,
-        options=upload,
-        exclusive=not clobber,
-        cancelled=stop.is_set,
-        tally=tally,
-    )
+    return open_object_sink(conversion, clobber, store, upload, stop, tally)
 
 
 def verification_of(

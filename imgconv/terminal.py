@@ -4,22 +4,20 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 from imgconv.errors import WriteFailed, one_line
 from imgconv.units import format_size
 
 if TYPE_CHECKING:
     from imgconv.comparison import Comparison
-    from imgconv.progress import Progress
+    from imgconv.progress import Progress, Watcher
     from imgconv.report import Measurement, Report
     from imgconv.uploads import UnfinishedUpload
 
 _JSON_SECONDS = 0.5
-
-Close: TypeAlias = Callable[[], None]
 
 
 def say(text: str) -> None:
@@ -119,8 +117,9 @@ class _Unheard(io.TextIOBase):
             _give_up(self._stream)
 
 
-def progress_bar() -> "tuple[Callable[[Progress], None], Close]":
-    """Return a watcher that draws a bar on standard error, and what ends it."""
+@contextmanager
+def progress_bar() -> "Iterator[Watcher]":
+    """Have a watcher that draws a bar on standard error, which goes in the end."""
     from tqdm import tqdm
 
     bar: tqdm[Any] | None = None
@@ -148,14 +147,14 @@ def progress_bar() -> "tuple[Callable[[Progress], None], Close]":
             )
         bar.update(now.done - bar.n)
 
-    def close() -> None:
+    try:
+        yield watch
+    finally:
         if bar is not None:
             bar.close()
 
-    return watch, close
 
-
-def progress_lines() -> "tuple[Callable[[Progress], None], Close]":
+def progress_lines() -> "Watcher":
     """Return a watcher that writes JSON lines to standard error now and then."""
     last = 0.0
 
@@ -166,7 +165,7 @@ def progress_lines() -> "tuple[Callable[[Progress], None], Close]":
             last = moment
             print_json({"progress": now}, to_stderr=True)
 
-    return watch, lambda: None
+    return watch
 
 
 def report_text(report: "Report") -> str:

@@ -11,8 +11,8 @@ from support import disks
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
 from support.fickle import Fickle
+from support.peers import assert_qemu_img, qemu_img, qemu_name
 from support.peers import info as qemu_info
-from support.peers import qemu_img, qemu_name
 
 import imgconv
 from imgconv.errors import UnsupportedCombination, VerificationFailed
@@ -42,8 +42,7 @@ def made(tmp_path: Path, format_name: str, options: str, *words: str) -> Path:
         return raw
     image = tmp_path / f"made.{format_name}"
     words += ("-o", options) if options else ()
-    done = qemu_img("convert", "-f", "raw", "-O", qemu_name(format_name), *words, raw, image)
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("convert", "-f", "raw", "-O", qemu_name(format_name), *words, raw, image)
     return image
 
 
@@ -83,7 +82,7 @@ def test_info_of_what_cannot_be_read(tmp_path: Path) -> None:
     """Names are shown escaped, and nothing they name is there."""
     image = tmp_path / "top.qcow2"
     words = ("-u", "-b", "gone\x1b[31m\n.raw", "-F", "raw", "-f", "qcow2")
-    assert qemu_img("create", *words, image, "64M").returncode == 0
+    assert_qemu_img("create", *words, image, "64M")
     with open(image, "r+b") as file:
         file.seek(79)
         file.write(b"\x03")  # dirty and corrupt
@@ -105,7 +104,7 @@ def test_info_of_what_cannot_be_read(tmp_path: Path) -> None:
 def test_info_of_snapshots_and_extents(tmp_path: Path) -> None:
     image = made(tmp_path, "qcow2", "")
     for name in ("one", "two"):
-        assert qemu_img("snapshot", "-c", name, image).returncode == 0
+        assert_qemu_img("snapshot", "-c", name, image)
     theirs = qemu_info(image, "qcow2")["snapshots"]
     ours = imgconv.info(image).snapshots
     assert [(s.id, s.name, s.date, s.vm_state_size) for s in ours] == [
@@ -114,7 +113,7 @@ def test_info_of_snapshots_and_extents(tmp_path: Path) -> None:
     assert {s.disk_size for s in ours} == {SIZE}
     split = tmp_path / "split.vmdk"
     words = ("-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse")
-    assert qemu_img("create", *words, split, "5G").returncode == 0
+    assert_qemu_img("create", *words, split, "5G")
     (tmp_path / "split-s002.vmdk").unlink()
     names = [r.name for r in imgconv.info(split).references if r.role == "extent"]
     assert names == [f"split-s00{i}.vmdk" for i in (1, 2, 3)]
@@ -187,7 +186,7 @@ def test_map_of_a_chain(tmp_path: Path) -> None:
         (top, "middle.qcow2", "qcow2", "extended_l2=on"),
     ):
         words = ("-f", "qcow2", "-o", options, "-b", below, "-F", kind)
-        assert qemu_img("create", *words, image, "12M").returncode == 0
+        assert_qemu_img("create", *words, image, "12M")
     qemu_io(middle, "write 1M 64k", "write -z 2M 256k", "write 9500k 100k")
     qemu_io(top, "write 1100k 2k", "write -z 2100k 8k", "write 11M 64k")
     assert_maps_alike(middle, "qcow2")
@@ -196,7 +195,7 @@ def test_map_of_a_chain(tmp_path: Path) -> None:
 
 def test_map_of_zeros_said(tmp_path: Path) -> None:
     image = tmp_path / "zeros.qcow2"
-    assert qemu_img("create", "-f", "qcow2", image, "64M").returncode == 0
+    assert_qemu_img("create", "-f", "qcow2", image, "64M")
     qemu_io(image, "write 0 1M", "write -z 512k 128k", "write -z 32M 1M")
     assert_maps_alike(image, "qcow2")
     with imgconv.open(image) as disk:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from imgconv.checks.findings import Findings
-from imgconv.checks.report import CORRUPTION, ERROR, LEAK, WARNING
+from imgconv.checks.report import CORRUPTION, ERROR, WARNING
 from imgconv.errors import ImageMalformed, ImageUnsupported
 from imgconv.ranges import Column, Mask
 from imgconv.sources.base import Source
@@ -42,10 +42,6 @@ class Inspection:
     def corruption(self, rule: str, offset: int, text: str, *, count: int = 1) -> None:
         """Record something that cannot be, or because of which data are wrong."""
         self.findings.add(CORRUPTION, rule, offset, text, count=count)
-
-    def leak(self, rule: str, offset: int, text: str, *, count: int = 1) -> None:
-        """Record space that nothing uses."""
-        self.findings.add(LEAK, rule, offset, text, count=count)
 
     def error(self, rule: str, offset: int, text: str) -> None:
         """Record that something could not be checked."""

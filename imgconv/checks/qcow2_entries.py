@@ -14,10 +14,9 @@ from imgconv.ranges import Column, Mask
 from imgconv.units import SECTOR, MiB
 
 _BATCH = 4 * MiB  # of L2 tables read at once
-_RESERVED = 0x3F000000000001FE
 _COPIED = np.int64(-1 << 63)
-_WHOLE = 0xFFFFFFFF  # of the bits of subclusters
 _ENTRY = "an L2 entry {:#x}"
+_WHOLE = (1 << ondisk.SUBCLUSTERS) - 1  # of the bits of subclusters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +146,7 @@ def walk(inspection: Inspection, shape: Shape, tables: Tables) -> Iterator[Entri
 def check_entries(inspection: Inspection, entries: Entries) -> None:
     """Record what entries say that cannot be."""
     shape, packed, plain = entries.shape, entries.packed, entries.plain
-    reserved = _RESERVED
+    reserved = ondisk.L2_RESERVED
     if shape.front.version == 2 or shape.extended:
         reserved |= ondisk.ZERO
     rules = [("l2-reserved", ~packed & ((entries.entry & reserved) != 0))]

@@ -6,9 +6,7 @@ from imgconv.checks.inspection import Inspection
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.units import SECTOR, div_ceil, round_up
 
-_V2_LENGTH, _V3_LENGTH = ondisk.HeaderV2.LAYOUT.size, 104
-_MIN_EXTENDED_BITS = 14
-_MAX_NAME = 1023
+_V2_LENGTH, _V3_LENGTH = ondisk.HeaderV2.LAYOUT.size, ondisk.V3_LENGTH
 _MAX_EXTENSIONS = 1024
 _KNOWN_FEATURES = (1 << 5) - 1
 _SINGLE = {
@@ -114,7 +112,7 @@ def _can_go_on(
 ) -> bool:
     """Check what everything else depends on."""
     extended = tail.incompatible_features & ondisk.EXTENDED_L2
-    least = _MIN_EXTENDED_BITS if extended else ondisk.MIN_CLUSTER_BITS
+    least = ondisk.MIN_EXTENDED_BITS if extended else ondisk.MIN_CLUSTER_BITS
     bits, order = front.cluster_bits, tail.refcount_order
     possible = least <= bits <= ondisk.MAX_CLUSTER_BITS
     good = inspection.require(
@@ -190,7 +188,8 @@ def _read_extensions(inspection: Inspection, shape: Shape) -> None:
     end, name = cluster, front.backing_file_offset
     if name:
         long = front.backing_file_size
-        good = long <= _MAX_NAME and name + long <= cluster and name >= shape.tail.header_length
+        inside = shape.tail.header_length <= name and name + long <= cluster
+        good = inside and long <= ondisk.MAX_NAME
         text = f"a name of {long} bytes at {name} is not in the first cluster"
         if inspection.require(good, "backing-name", 8, text):
             end = name
@@ -223,4 +222,4 @@ def _check_extensions(inspection: Inspection, shape: Shape) -> None:
         inspection.require(length % size == 0, "extension-length", at, text)
     for kind in (ondisk.BACKING_FORMAT, ondisk.DATA_FILE_NAME):
         at, length = extensions.get(kind, (0, 0))
-        inspection.require(length <= _MAX_NAME, "extension-length", at, f"{length} bytes")
+        inspection.require(length <= ondisk.MAX_NAME, "extension-length", at, f"{length} bytes")

@@ -17,7 +17,6 @@ MAX_L1_ENTRIES = 1 << 26  # of all snapshots together
 MAX_TABLE_BYTES = 64 * GiB  # of distinct L2 tables
 MAX_LUKS = 64 * MiB
 _GATHER = 1 << 20  # entries of L1 tables that are kept before equal ones become one
-_L1_RESERVED = 0x7F000000000001FF
 _ENTRY = "an entry {:#x}"
 _NONE = np.empty(0, dtype=np.int64)
 
@@ -84,7 +83,7 @@ def owners(shape: Shape, found: Metadata) -> list[Owners]:
     count, said_at = last + 1 - first, np.array([area.said_at for area in areas])
     spans = np.repeat(first, count) + counting(count)
     blocks = np.flatnonzero(found.blocks)
-    blocks_at = shape.front.refcount_table_offset + 8 * blocks
+    blocks_at = _refcount_table_start(shape) + 8 * blocks
     tables = found.tables
     return [
         Owners(spans, np.ones_like(spans), np.repeat(said_at, count)),
@@ -137,9 +136,15 @@ def _within_budget(inspection: Inspection, shape: Shape, tables: Tables) -> Tabl
     return Tables(*(column[:most] for column in columns))
 
 
+def _refcount_table_start(shape: Shape) -> int:
+    """Where the refcount table is. One beyond the file is all zeros wherever it is said to be,
+    which a column may be too narrow to hold; it is taken to be at the file's end."""
+    return min(shape.front.refcount_table_offset, shape.file_size)
+
+
 def _read_refcount_table(inspection: Inspection, shape: Shape, length: int) -> Column:
     """Return the offsets of refcount blocks, 0 for those that are not usable."""
-    start = shape.front.refcount_table_offset
+    start = _refcount_table_start(shape)
     entries = np.frombuffer(inspection.read(start, length), dtype=">u8").astype(np.int64)
     used = np.flatnonzero(entries)
     values, at = entries[used], start + 8 * used
@@ -169,7 +174,7 @@ def _read_l1(
     used = np.flatnonzero(entries)
     values, at = entries[used], area.start + 8 * used
     text = Told(_ENTRY, values)
-    inspection.corruptions("l1-reserved", (values & _L1_RESERVED) != 0, at, text)
+    inspection.corruptions("l1-reserved", (values & ondisk.L1_RESERVED) != 0, at, text)
     place = values & ondisk.OFFSET
     nowhere: Mask = place == 0
     inspection.corruptions("l1-nowhere", nowhere, at, text)

@@ -17,6 +17,7 @@ from imgconv.checks.qcow2_header import Shape
 from imgconv.checks.qcow2_metadata import Metadata, owners
 from imgconv.checks.qcow2_stored import BIGGEST, PIECE, Numbers, Stored
 from imgconv.checks.report import CORRUPTION, LEAK
+from imgconv.ondisk import qcow2 as ondisk
 from imgconv.ranges import Column, Mask, Ranges
 from imgconv.units import MiB
 
@@ -125,7 +126,7 @@ class Window:
     def check_l1_copied(self) -> None:
         """Check the same of the active L1 table's entries."""
         found = self._metadata
-        place = found.l1 & 0x00FFFFFFFFFFFE00
+        place = found.l1 & ondisk.OFFSET
         self._check_copied("l1-copied-flag", found.l1, place, found.l1_at)
 
     def _check_copied(self, rule: str, entry: Column, place: Column, at: Column) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.placement import Placement
-from imgconv.checks.report import CORRUPTION
+from imgconv.checks.report import CORRUPTION, LEAK
 from imgconv.checks.streams import Streams, Try, decode_all
 from imgconv.checks.vmdk_grains import Tables, walk
 from imgconv.codecs import unzlib
@@ -55,7 +55,7 @@ def _compare(inspection: Inspection, told: Column, met: Column | None) -> None:
     orphans = np.setdiff1d(met, told, assume_unique=True)
     if len(orphans):
         inspection.findings.add_all(
-            "leak", "unused", orphans, lambda _: "a grain that no table tells of"
+            LEAK, "unused", orphans, lambda _: "a grain that no table tells of"
         )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from imgconv import terminal
 from imgconv.arguments import add_common, add_reading, add_store, read_of, store_of, whole
-from imgconv.commands.shown import watcher
+from imgconv.commands.shown import watching
 
 if TYPE_CHECKING:
     from imgconv.checks.report import CheckReport
@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check an image and show what was found."""
     from imgconv import questions
 
-    watch, close = watcher(arguments)
-    try:
+    with watching(arguments) as watch:
         report = questions.check(
             arguments.source,
             data=arguments.data,
@@ -60,8 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
             store=store_of(arguments, arguments.source),
             progress=watch,
         )
-    finally:
-        close()
     if arguments.json:
         terminal.print_json(report.as_json())
     elif not arguments.quiet:

@@ -10,7 +10,7 @@ from imgconv.arguments import (
     read_of,
     store_of,
 )
-from imgconv.commands.shown import watcher
+from imgconv.commands.shown import watching
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a digest of what a disk holds."""
     from imgconv import questions
 
-    watch, close = watcher(arguments)
-    try:
+    with watching(arguments) as watch:
         found = questions.checksum(
             arguments.source,
             source_format=arguments.source_format,
@@ -34,8 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
             store=store_of(arguments, arguments.source),
             progress=watch,
         )
-    finally:
-        close()
     if arguments.json:
         terminal.print_json(found)
     else:

@@ -10,7 +10,7 @@ from imgconv.arguments import (
     read_of,
     store_of,
 )
-from imgconv.commands.shown import watcher
+from imgconv.commands.shown import watching
 
 DIFFERENT = 1  # what qemu-img compare says, too
 
@@ -30,8 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Say whether two disks have the same content."""
     from imgconv import questions
 
-    watch, close = watcher(arguments)
-    try:
+    with watching(arguments) as watch:
         found = questions.compare(
             arguments.source,
             arguments.other,
@@ -42,8 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
             store=store_of(arguments, arguments.source, arguments.other),
             progress=watch,
         )
-    finally:
-        close()
     if arguments.json:
         terminal.print_json(found)
     elif not arguments.quiet:

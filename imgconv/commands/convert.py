@@ -18,7 +18,7 @@ from imgconv.arguments import (
     upload_of,
 )
 from imgconv.commands import measure
-from imgconv.commands.shown import warn, watcher
+from imgconv.commands.shown import warn, watching
 from imgconv.errors import UsageError, WriteFailed
 
 if TYPE_CHECKING:
@@ -88,12 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from imgconv.outputs import is_stdout
 
-    watch, close = watcher(arguments)
-    try:
+    with watching(arguments) as watch:
         several = bool(arguments.also)
         reports = _many(arguments, watch) if several else (_one(arguments, watch),)
-    finally:
-        close()
     warn(arguments, list(dict.fromkeys(w for report in reports for w in report.warnings)))
     if arguments.receipt is not None:
         _write_receipt(arguments.receipt, reports[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imgconv import terminal
 from imgconv.arguments import whole
-from imgconv.commands.shown import watcher
+from imgconv.commands.shown import watching
 
 if TYPE_CHECKING:
     from imgconv.exporting.events import Listener
@@ -65,11 +65,10 @@ def observing(arguments: argparse.Namespace) -> Iterator[Observers]:
             except WriteFailed as error:  # no reason for an export to fail
                 failures["metrics"] = str(error)
 
-    watch, close = watcher(arguments)
     try:
-        yield Observers(watch, log or nobody, on_beat)
+        with watching(arguments) as watch:
+            yield Observers(watch, log or nobody, on_beat)
     finally:
-        close()
         if log is not None:
             log.close()
             if log.failed is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from imgconv.diskmap import DiskMap
+from imgconv.errors import one_line
 from imgconv.sources.located import ABSENT, DATA, NOWHERE, PACKED, Located
 
 _ROW = (
@@ -70,7 +71,7 @@ def _table_patterns(files: list[str]) -> list[str]:
     The last one is for what has no offset.
     """
     number, zero = f"%-#{_WIDTH}x", f"{0:<{_WIDTH}}"
-    names = ["".join(_shown(c) for c in name).replace("%", "%%") for name in files]
+    names = [one_line(name).replace("%", "%%") for name in files]
     some = [
         f"{start}{number}{offset}{name}\n"
         for name in names
@@ -78,10 +79,6 @@ def _table_patterns(files: list[str]) -> list[str]:
         for offset in (zero, number)
     ]
     return [*some, *(f"{start}{number}{'compressed':{_WIDTH}}-\n" for start in (zero, number))]
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 def _table_rows(group: Located, files: list[str]) -> str:

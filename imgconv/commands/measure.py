@@ -13,7 +13,7 @@ from imgconv.arguments import (
     read_of,
     store_of,
 )
-from imgconv.commands.shown import warn, watcher
+from imgconv.commands.shown import warn, watching
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the size OUT would have."""
     from imgconv import api
 
-    watch, close = watcher(arguments)
-    try:
+    with watching(arguments) as watch:
         measured = api.measure(
             arguments.source,
             format_of(arguments),
@@ -41,8 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
             store=store_of(arguments, arguments.source),
             progress=watch,
         )
-    finally:
-        close()
     warn(arguments, measured.warnings)
     if arguments.json:
         terminal.print_json(measured)

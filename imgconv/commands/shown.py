@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from imgconv import terminal
@@ -11,14 +12,16 @@ if TYPE_CHECKING:
     from imgconv.progress import Watcher
 
 
-def watcher(arguments: argparse.Namespace) -> "tuple[Watcher | None, Callable[[], None]]":
-    """Return what is told of progress, as far as anybody wants to see it, and what ends it."""
+@contextmanager
+def watching(arguments: argparse.Namespace) -> "Iterator[Watcher | None]":
+    """Have what is told of progress, as far as anybody wants to see it."""
     if arguments.json:
-        if arguments.progress:
-            return terminal.progress_lines()
+        yield terminal.progress_lines() if arguments.progress else None
     elif arguments.progress or (sys.stderr.isatty() and not arguments.quiet):
-        return terminal.progress_bar()
-    return None, lambda: None
+        with terminal.progress_bar() as watch:
+            yield watch
+    else:
+        yield None
 
 
 def warn(arguments: argparse.Namespace, warnings: Sequence[str]) -> None:

@@ -7,25 +7,47 @@ from typing import ClassVar
 from imgconv.ondisk.record import Record
 
 MAGIC = 0x514649FB
-COMPRESSED = 1 << 62  # L2 entries
-ZERO = 1 << 0  # L2 entries of version 3
-OFFSET = 0x00FFFFFFFFFFFE00  # of the cluster, in L1 and standard L2 entries
+V3_LENGTH = 104  # of the shortest header of version 3
+MAX_NAME = 1023  # of a backing file, bytes
+MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
+MIN_EXTENDED_BITS = 14  # of clusters that have subclusters
+CODECS = ("zlib", "zstd")  # by their number in the header; "zlib" is raw deflate
+
 DIRTY = 1 << 0  # incompatible features
 CORRUPT = 1 << 1
 DATA_FILE = 1 << 2
 COMPRESSION_TYPE = 1 << 3  # the codec is not deflate
 EXTENDED_L2 = 1 << 4
+
 LAZY_REFCOUNTS = 1 << 0  # compatible features
-RAW_DATA_FILE = 1 << 1  # autoclear features
-SUBCLUSTERS = 32
-DATA_FILE_NAME = 0x44415441  # header extensions
-BACKING_FORMAT = 0xE2792ACA
+
+BITMAPS_VALID = 1 << 0  # autoclear features
+RAW_DATA_FILE = 1 << 1
+
+BACKING_FORMAT = 0xE2792ACA  # header extensions
+DATA_FILE_NAME = 0x44415441
+FEATURE_NAMES = 0x6803F857
+ENCRYPTION_HEADER = 0x0537BE77
+END_OF_EXTENSIONS = bytes(8)
+
+OFFSET = 0x00FFFFFFFFFFFE00  # of the cluster, in L1 and standard L2 entries
 COPIED = 1 << 63  # refcount is exactly one (L1 and standard L2 entries)
-CODECS = ("zlib", "zstd")  # by their number in the header; "zlib" is raw deflate
+COMPRESSED = 1 << 62  # L2 entries
+ZERO = 1 << 0  # L2 entries of version 3
+L1_RESERVED = 0x7F000000000001FF
+L2_RESERVED = 0x3F000000000001FE  # of standard entries
+SUBCLUSTERS = 32
+
+BITMAP_IN_USE = 1 << 0  # flags of a bitmap
+BITMAP_FLAGS = 3
+BITMAP_RESERVED = 0xFF000000000001FE  # in an entry of a bitmap's table
+MIN_GRANULARITY_BITS, MAX_GRANULARITY_BITS = 9, 31
+
 MAX_L1_BYTES = 32 << 20  # qemu's limits
 MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 MAX_HOST_OFFSET = 1 << 56
-MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
+MAX_BITMAPS = 65535
+MAX_BITMAP_TABLE = 0x8000000  # entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +106,6 @@ class HeaderV3Tail(Record):
     padding: bytes  # 105
 
 
-END_OF_EXTENSIONS = bytes(8)
-
-assert HeaderV2.LAYOUT.size == 72
-assert HeaderV2.LAYOUT.size + HeaderV3Tail.LAYOUT.size == 112
-
-
 @dataclass(frozen=True, slots=True)
 class BitmapsExtension(Record):
     """Header extension that tells where the directory of dirty bitmaps is."""
@@ -119,14 +135,5 @@ class BitmapEntry(Record):
     extra_size: int  # 20, bytes
 
 
-BITMAPS_VALID = 1 << 0  # autoclear features
-RAW_DATA_FILE = 1 << 1
-LAZY_REFCOUNTS = 1 << 0  # compatible features
-BITMAP_IN_USE = 1 << 0  # flags of a bitmap
-BITMAP_FLAGS = 3
-FEATURE_NAMES = 0x6803F857  # header extensions
-ENCRYPTION_HEADER = 0x0537BE77
-MAX_BITMAPS = 65535
-MAX_BITMAP_TABLE = 0x8000000  # entries
-MIN_GRANULARITY_BITS, MAX_GRANULARITY_BITS = 9, 31
-BITMAP_RESERVED = 0xFF000000000001FE  # in an entry of a bitmap's table
+assert HeaderV2.LAYOUT.size == 72
+assert HeaderV2.LAYOUT.size + HeaderV3Tail.LAYOUT.size == 112

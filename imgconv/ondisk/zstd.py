@@ -17,7 +17,6 @@ SKIPPABLE_MAGIC = 0x184D2A5E  # of the table
 SKIPPABLE = range(0x184D2A50, 0x184D2A60)  # magics of frames that decoders skip
 SEEKABLE_MAGIC = 0x8F92EAB1
 MAX_FRAMES = 0x8000000
-MAX_FRAME = 0x40000000  # bytes of content
 
 
 @dataclass(frozen=True, slots=True)

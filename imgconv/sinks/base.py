@@ -1,15 +1,11 @@
 """The contract of a sink, and what sinks over file descriptors share."""
 
 import os
-from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from imgconv import native
 from imgconv.errors import WriteFailed
 from imgconv.stretch import Stretch
-from imgconv.units import MiB
-
-_ZEROS = memoryview(bytes(MiB))
 
 
 class Sink(Protocol):
@@ -93,14 +89,6 @@ def reread_path(fd: int, path: str) -> str:
     except OSError as error:
         raise WriteFailed(path, error.strerror or str(error)) from error
     return f"/proc/self/fd/{fd}"
-
-
-def zero_views(length: int) -> Iterator[memoryview]:
-    """Yield zero bytes, `length` in all, in views of bounded size."""
-    while length:
-        view = _ZEROS[:length]
-        yield view
-        length -= len(view)
 
 
 def write_pieces(fd: int, path: str, stretch: Stretch) -> None:

@@ -4,8 +4,9 @@ import fcntl
 import os
 import struct
 
+from imgconv.body import zero_views
 from imgconv.errors import OutputRefused, WriteFailed
-from imgconv.sinks.base import reread_path, write_pieces, zero_views
+from imgconv.sinks.base import reread_path, write_pieces
 from imgconv.stretch import Stretch
 
 BLKZEROOUT = 0x127F  # linux/fs.h: make a range read as zeros, by discarding where that does

@@ -5,8 +5,8 @@ import select
 import stat
 from collections.abc import Callable
 
+from imgconv.body import zero_views
 from imgconv.errors import Cancelled, OutputRefused, ReaderGone, WriteFailed
-from imgconv.sinks.base import zero_views
 from imgconv.stretch import Stretch
 
 _POLL_MILLISECONDS = 100

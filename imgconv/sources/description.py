@@ -13,7 +13,7 @@ class Reference:
     """A file that an image names.
 
     `role` is what the image needs it for: "backing", "data", "extent" or "parent". `name`
-    is text to show (see `printable`), not a path to open; `format` what the image says of
+    is text to show, in one line, not a path to open; `format` what the image says of
     its format.
     """
 
@@ -51,8 +51,3 @@ class Description:
     corrupt: bool | None = None
     snapshots: tuple[InnerSnapshot, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def printable(text: str) -> str:
-    """Return text of an image fit to be shown: what is not printable as \\xNN or the like."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,5 +1,6 @@
 """What the header of a QCOW2 image says, whether or not the image can be read."""
 
+from imgconv.errors import one_line
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.description import (
@@ -9,7 +10,6 @@ from imgconv.sources.description import (
     InnerSnapshot,
     Options,
     Reference,
-    printable,
 )
 from imgconv.sources.qcow2 import KNOWN_FEATURES, encryption
 from imgconv.sources.qcow2_header import Header, read_header
@@ -53,11 +53,11 @@ def _options(header: Header) -> Options:
 def _references(header: Header) -> tuple[Reference, ...]:
     found = []
     if header.backing_file is not None:
-        kind = header.backing_format and printable(header.backing_format)
-        name = printable(header.backing_file)
+        kind = header.backing_format and one_line(header.backing_format)
+        name = one_line(header.backing_file)
         found.append(Reference(role=BACKING, name=name, format=kind))
     if header.has(ondisk.DATA_FILE):
-        name = printable(header.data_file or "")
+        name = one_line(header.data_file or "")
         found.append(Reference(role=DATA, name=name, format="raw"))
     return tuple(found)
 
@@ -65,8 +65,8 @@ def _references(header: Header) -> tuple[Reference, ...]:
 def _snapshots(image: ImageFile, header: Header) -> tuple[InnerSnapshot, ...]:
     return tuple(
         InnerSnapshot(
-            id=printable(found.id),
-            name=printable(found.name),
+            id=one_line(found.id),
+            name=one_line(found.name),
             date=found.date,
             vm_state_size=found.vm_state_size,
             disk_size=found.disk_size,

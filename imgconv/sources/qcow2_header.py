@@ -7,9 +7,6 @@ from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.checked import ImageFile
 from imgconv.units import round_up
 
-_MIN_EXTENDED_BITS = 14
-_V3_LENGTH = 104  # of the shortest header of version 3
-_MAX_NAME = 1023
 _MAX_EXTENSIONS = 64  # five kinds exist
 
 
@@ -57,9 +54,9 @@ def _read_tail(image: ImageFile, front: ondisk.HeaderV2) -> ondisk.HeaderV3Tail:
     at = ondisk.HeaderV2.LAYOUT.size
     raw = image.read(at, ondisk.HeaderV3Tail.LAYOUT.size, "the header")
     tail = ondisk.HeaderV3Tail.unpack(raw)
-    image.check(tail.header_length >= _V3_LENGTH, 100, "the header is too short")
-    if tail.header_length == _V3_LENGTH:  # what follows are extensions
-        tail = ondisk.HeaderV3Tail.unpack(raw[: _V3_LENGTH - at].ljust(len(raw), b"\0"))
+    image.check(tail.header_length >= ondisk.V3_LENGTH, 100, "the header is too short")
+    if tail.header_length == ondisk.V3_LENGTH:  # what follows are extensions
+        tail = ondisk.HeaderV3Tail.unpack(raw[: ondisk.V3_LENGTH - at].ljust(len(raw), b"\0"))
     return tail
 
 
@@ -67,7 +64,7 @@ def _check(image: ImageFile, front: ondisk.HeaderV2, tail: ondisk.HeaderV3Tail) 
     """Refuse what cannot be."""
     least, most = ondisk.MIN_CLUSTER_BITS, ondisk.MAX_CLUSTER_BITS
     if tail.incompatible_features & ondisk.EXTENDED_L2:
-        least = _MIN_EXTENDED_BITS
+        least = ondisk.MIN_EXTENDED_BITS
     bits = front.cluster_bits
     image.check(least <= bits <= most, 20, f"clusters of 2^{bits} bytes")
     image.check(tail.header_length <= 1 << bits, 100, "the header is longer than a cluster")
@@ -85,7 +82,7 @@ def _backing_file(image: ImageFile, front: ondisk.HeaderV2) -> str | None:
     at, length = front.backing_file_offset, front.backing_file_size
     if at == 0:
         return None
-    image.check(length <= _MAX_NAME, 16, f"a backing file's name of {length} bytes")
+    image.check(length <= ondisk.MAX_NAME, 16, f"a backing file's name of {length} bytes")
     inside = at + length <= 1 << front.cluster_bits
     image.check(inside, 8, "the backing file's name is not in the first cluster")
     return image.read(at, length, "the backing file's name").decode(errors="surrogateescape")
@@ -106,7 +103,7 @@ def _read_extensions(
             return found
         image.check(at + 8 + length <= end, at + 4, f"a header extension of {length} bytes")
         if kind in (ondisk.DATA_FILE_NAME, ondisk.BACKING_FORMAT):
-            name = image.read(at + 8, min(length, _MAX_NAME), "a name")
+            name = image.read(at + 8, min(length, ondisk.MAX_NAME), "a name")
             image.check(kind not in found, at, "an extension that is there twice")
             found[kind] = name.decode(errors="surrogateescape")
         at += 8 + round_up(length, 8)

@@ -13,9 +13,7 @@ from imgconv.sources.mapped import Mapping
 from imgconv.sources.packed import Packed
 from imgconv.units import SECTOR, MiB, div_ceil
 
-_L1_RESERVED = 0x7F000000000001FF
-_L2_RESERVED = 0x3F000000000001FE
-_WHOLE = 0xFFFFFFFF  # of the bits of subclusters
+_WHOLE = (1 << ondisk.SUBCLUSTERS) - 1  # of the bits of subclusters
 _GATHER = 4096  # clusters of which subclusters are found at once
 Bits: TypeAlias = np.ndarray[Any, Any]  # of 32, or while they are checked 64
 _CUT = "{}: ends within a cluster; the rest of it is zeros"
@@ -155,7 +153,8 @@ def _read_l1(image: ImageFile, header: ondisk.HeaderV2, geometry: Geometry) -> _
     raw = np.frombuffer(image.read(start, needed, "the L1 table"), dtype=">u8").astype(np.int64)
     used = np.flatnonzero(raw)
     places = raw[used] & ondisk.OFFSET
-    wrong = (raw[used] & _L1_RESERVED != 0) | (places % geometry.cluster != 0) | (places == 0)
+    wrong = (raw[used] & ondisk.L1_RESERVED != 0) | (places == 0)
+    wrong |= places % geometry.cluster != 0
     wrong |= places + geometry.cluster > image.file.size
     for row in used[wrong][:1].tolist():
         raise image.error(start + 8 * row, "an L2 table cannot be where this entry says")
@@ -237,7 +236,7 @@ def _parse(image: ImageFile, geometry: Geometry, l2: _L2) -> _Entries:
 def _check_entries(image: ImageFile, geometry: Geometry, l2: _L2, plain: _Entries) -> None:
     """Refuse entries that say what cannot be."""
     offset, nowhere = plain.entry & ondisk.OFFSET, ~_is_somewhere(geometry, plain)
-    reserved = _L2_RESERVED
+    reserved = ondisk.L2_RESERVED
     if geometry.version == 2 or geometry.extended:
         reserved |= ondisk.ZERO
     rules = [

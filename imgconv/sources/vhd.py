@@ -5,12 +5,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from imgconv.errors import ImageUnsupported
+from imgconv.errors import ImageUnsupported, one_line
 from imgconv.ondisk import vhd as ondisk
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
-from imgconv.sources.description import PARENT, Description, Options, Reference, printable
+from imgconv.sources.description import PARENT, Description, Options, Reference
 from imgconv.sources.layered import Layer
 from imgconv.sources.mapped import MappedSource, Mapping
 from imgconv.sources.references import open_reference
@@ -87,7 +87,7 @@ def describe_vhd(image: ImageFile) -> Description:
         header = _read_header(image, footer, at)
         found["block_size"] = header.block_size
         if kind == ondisk.DIFFERENCING:
-            name = printable(parent_name(image, header))
+            name = one_line(parent_name(image, header))
             parent = (Reference(role=PARENT, name=name, format="vhd"),)
     return Description(
         virtual_size=round_up(_disk_size(footer), SECTOR),

@@ -1,7 +1,8 @@
 """What the headers and metadata of a VHDX tell, its log replayed in memory."""
 
+from imgconv.errors import one_line
 from imgconv.sources.checked import ImageFile
-from imgconv.sources.description import PARENT, Description, Options, Reference, printable
+from imgconv.sources.description import PARENT, Description, Options, Reference
 from imgconv.sources.vhdx_locator import read_locator
 from imgconv.sources.vhdx_log import replayed
 from imgconv.sources.vhdx_metadata import read_header, read_kind, read_regions
@@ -19,7 +20,7 @@ def describe_vhdx(image: ImageFile) -> Description:
     subformat, parent = "fixed" if kind.fixed else "dynamic", tuple[Reference, ...]()
     if kind.locator is not None:
         subformat = "differencing"
-        name = printable(read_locator(present, *kind.locator).name)
+        name = one_line(read_locator(present, *kind.locator).name)
         parent = (Reference(role=PARENT, name=name, format="vhdx"),)
     found: Options = {
         "subformat": subformat,

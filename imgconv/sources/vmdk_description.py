@@ -2,6 +2,7 @@
 
 import re
 
+from imgconv.errors import one_line
 from imgconv.ondisk import vmdk as ondisk
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.description import (
@@ -10,7 +11,6 @@ from imgconv.sources.description import (
     Description,
     Options,
     Reference,
-    printable,
 )
 from imgconv.sources.vmdk import ALONE, descriptor_text
 from imgconv.sources.vmdk_descriptor import Descriptor, parse
@@ -82,11 +82,11 @@ def _describe_part(
 
 
 def _options(descriptor: Descriptor, text: bytes) -> Options:
-    found: Options = {"subformat": printable(descriptor.create_type)}
+    found: Options = {"subformat": one_line(descriptor.create_type)}
     if (adapter := _value(text, "ddb.adapterType")) is not None:
         found["adapter_type"] = adapter
     if descriptor.create_type in ALONE and len(descriptor.extents) == 1:
-        found["extent_name"] = printable(descriptor.extents[0].name)
+        found["extent_name"] = one_line(descriptor.extents[0].name)
     return found
 
 
@@ -94,9 +94,9 @@ def _references(descriptor: Descriptor) -> tuple[Reference, ...]:
     found = []
     if descriptor.create_type not in ALONE:
         names = dict.fromkeys(extent.name for extent in descriptor.extents if extent.name)
-        found = [Reference(role=EXTENT, name=printable(name)) for name in names]
+        found = [Reference(role=EXTENT, name=one_line(name)) for name in names]
     if descriptor.has_parent:
-        name = printable(descriptor.parent_name)
+        name = one_line(descriptor.parent_name)
         found.append(Reference(role=PARENT, name=name, format="vmdk"))
     return tuple(found)
 
@@ -109,7 +109,7 @@ def _value(text: bytes, key: str) -> str | None:
     """Return what the text says first of a key that does not matter for reading."""
     pattern = _VALUE.format(re.escape(key)).encode()
     found = re.search(pattern, text.partition(b"\0")[0], re.MULTILINE | re.IGNORECASE)
-    return printable(found[1].decode("utf-8", "replace").strip()) if found else None
+    return one_line(found[1].decode("utf-8", "replace").strip()) if found else None
 
 
 def _encryption(text: bytes) -> str | None:

@@ -40,7 +40,7 @@ class _Directory:
 
 
 def read_header(image: ImageFile) -> ondisk.SparseHeader:
-    """Return the header of a sparse extent; Raises ImageMalformed and ImageUnsupported."""
+    """Return the header of a sparse extent; raises ImageMalformed and ImageUnsupported."""
     raw = image.read(0, ondisk.SparseHeader.LAYOUT.size, "the header")
     header = ondisk.SparseHeader.unpack(raw)
     image.check(header.magic == ondisk.MAGIC, 0, "no signature of a sparse extent")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import disks
 from support.damage import COUNTS, USAGE, assert_agrees, assert_clean, check
-from support.peers import CHECKABLE, qemu_img
+from support.peers import CHECKABLE, assert_qemu_img, made_by_qemu
 from support.variants import VARIANTS
 
 import imgconv
@@ -38,12 +38,6 @@ PACKED = [
 VMDK = ["monolithicSparse", "monolithicSparse,zeroed_grain=on", "streamOptimized"]
 
 
-def made(raw: Path, image: Path, format_name: str, *words: str) -> Path:
-    done = qemu_img("convert", "-f", "raw", "-O", format_name, *words, raw, image)
-    assert done.returncode == 0, done.stderr
-    return image
-
-
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return disks.random_runs(tmp_path_factory.mktemp("raw") / "disk.raw", SIZE)
@@ -67,13 +61,13 @@ def test_what_imgconv_writes(tmp_path: Path, name: str, content: type) -> None:
 
 @pytest.mark.parametrize("options", QCOW2)
 def test_qcow2_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
-    image = made(raw, tmp_path / "disk.qcow2", "qcow2", "-o", options)
+    image = made_by_qemu(raw, tmp_path / "disk.qcow2", "qcow2", "-o", options)
     assert_clean(assert_agrees(image, "qcow2", COUNTS + USAGE))
 
 
 @pytest.mark.parametrize("options", PACKED)
 def test_compressed_qcow2_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
-    image = made(raw, tmp_path / "disk.qcow2", "qcow2", "-c", "-o", options)
+    image = made_by_qemu(raw, tmp_path / "disk.qcow2", "qcow2", "-c", "-o", options)
     report = assert_agrees(image, "qcow2", COUNTS + USAGE)
     assert_clean(report)
     assert report.decoded == report.usage.compressed_clusters
@@ -83,14 +77,14 @@ def test_compressed_qcow2_of_qemu(raw: Path, tmp_path: Path, options: str) -> No
 def test_qcow2_with_a_past(tmp_path: Path) -> None:
     """Snapshots that share clusters, zeros, holes, bitmaps, and data written after them."""
     image = tmp_path / "disk.qcow2"
-    assert qemu_img("create", "-f", "qcow2", image, "20M").returncode == 0
+    assert_qemu_img("create", "-f", "qcow2", image, "20M")
     for number in (1, 2, 3):
         write(image, f"write -P {number} 0 1M", f"write -P 9 {number}M 300k")
-        assert qemu_img("snapshot", "-c", f"s{number}", image).returncode == 0
+        assert_qemu_img("snapshot", "-c", f"s{number}", image)
     write(image, "write 5M 1M", "write -z 7M 1M", "discard 1M 64k")
     assert_clean(assert_agrees(image, "qcow2", COUNTS + USAGE))
     for name, granularity in (("a", "512"), ("b", "64k")):
-        assert qemu_img("bitmap", "--add", "-g", granularity, image, name).returncode == 0
+        assert_qemu_img("bitmap", "--add", "-g", granularity, image, name)
     write(image, "write 6M 1M", "write 19M 1M")
     assert_clean(assert_agrees(image, "qcow2", COUNTS + USAGE))
 
@@ -99,7 +93,7 @@ def test_qcow2_with_a_past(tmp_path: Path) -> None:
 def test_qcow2_with_a_data_file(tmp_path: Path, raw_data: str) -> None:
     image = tmp_path / "disk.qcow2"
     options = f"data_file={tmp_path / 'data.raw'},data_file_raw={raw_data}"
-    assert qemu_img("create", "-f", "qcow2", "-o", options, image, "20M").returncode == 0
+    assert_qemu_img("create", "-f", "qcow2", "-o", options, image, "20M")
     write(image, "write 0 1M", "write 7M 1M")
     (tmp_path / "moved").mkdir()
     assert_clean(assert_agrees(image, "qcow2", COUNTS + USAGE))
@@ -115,14 +109,14 @@ def write(image: Path, *commands: str) -> None:
 
 @pytest.mark.parametrize("options", VMDK)
 def test_vmdk_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
-    image = made(raw, tmp_path / "disk.vmdk", "vmdk", "-o", f"subformat={options}")
+    image = made_by_qemu(raw, tmp_path / "disk.vmdk", "vmdk", "-o", f"subformat={options}")
     assert_clean(assert_agrees(image, "vmdk"))
 
 
 @pytest.mark.parametrize("options", ["twoGbMaxExtentSparse", "monolithicFlat"])
 def test_vmdk_in_parts_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
     """Parts are looked at if they may be; otherwise the check is not complete."""
-    image = made(raw, tmp_path / "disk.vmdk", "vmdk", "-o", f"subformat={options}")
+    image = made_by_qemu(raw, tmp_path / "disk.vmdk", "vmdk", "-o", f"subformat={options}")
     report = check(image, "vmdk")
     assert (report.exit_status, report.check_errors) == (1, 1)
     assert "--allow-references" in report.findings[0].text
@@ -131,13 +125,15 @@ def test_vmdk_in_parts_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
 
 @pytest.mark.parametrize("options", ["subformat=dynamic", "subformat=fixed", "force_size=on"])
 def test_vhd_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
-    report = check(made(raw, tmp_path / "disk.vhd", "vpc", "-o", options), "vhd")
+    report = check(made_by_qemu(raw, tmp_path / "disk.vhd", "vpc", "-o", options), "vhd")
     assert_clean(report)
     assert not report.warnings
 
 
 @pytest.mark.parametrize("options", ["static=off", "static=on"])
 def test_vdi_of_qemu(raw: Path, tmp_path: Path, options: str) -> None:
-    report = assert_agrees(made(raw, tmp_path / "disk.vdi", "vdi", "-o", options), "vdi")
+    report = assert_agrees(
+        made_by_qemu(raw, tmp_path / "disk.vdi", "vdi", "-o", options), "vdi"
+    )
     assert_clean(report)
     assert not report.warnings

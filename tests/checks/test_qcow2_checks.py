@@ -21,7 +21,7 @@ from support.damage import (
     put,
     qemu_check,
 )
-from support.peers import qemu_img
+from support.peers import assert_qemu_img
 
 from imgconv.units import GiB, KiB, MiB, TiB
 
@@ -35,8 +35,7 @@ class Qcow2:
     def __init__(self, path: Path, *words: str):
         self.path = path
         raw = disks.random_runs(path.with_suffix(".raw"), 9 * MiB)
-        done = qemu_img("convert", "-f", "raw", "-O", "qcow2", *words, raw, path)
-        assert done.returncode == 0, done.stderr
+        assert_qemu_img("convert", "-f", "raw", "-O", "qcow2", *words, raw, path)
         self.l1 = self.u64(40)
         self.refcount_table = self.u64(48)
         self.block = self.u64(self.refcount_table)
@@ -219,6 +218,12 @@ def header_no_refcounts(image: Qcow2) -> tuple[str, int, str]:
     return "refcount-table-size", 56, "corruption"
 
 
+def header_refcounts_far_beyond(image: Qcow2) -> tuple[str, int, str]:
+    """An offset that fits no signed number, and is a multiple of clusters."""
+    image.entry(48, (1 << 64) - CLUSTER)
+    return "area-beyond-end", 48, "corruption"
+
+
 def header_no_magic(image: Qcow2) -> tuple[str, int, str]:
     flip(image.path, 2)
     return "header-magic", 0, "corruption"
@@ -245,6 +250,7 @@ REFUSED = [
     header_tables_swapped,
     header_l1_short,
     header_no_refcounts,
+    header_refcounts_far_beyond,
     header_no_magic,
     extension_too_long,
     compression_type,
@@ -347,7 +353,7 @@ def test_a_stream_that_reaches_back_too_far(tmp_path: Path) -> None:
     content = random.Random(1).randbytes(16 * KiB) * 4
     raw = disks.write(tmp_path / "disk.raw", MiB, {0: content})
     path = tmp_path / "disk.qcow2"
-    assert qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, path).returncode == 0
+    assert_qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, path)
     l2 = number(path, number(path, 40, ">Q"), ">Q") & ~COPIED
     place = number(path, l2, ">Q") & ~COPIED
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -381,10 +387,10 @@ def test_refcounts_too_small_for_what_they_count(tmp_path: Path) -> None:
 def history(tmp_path: Path) -> Qcow2:
     image = Qcow2(tmp_path / "disk.qcow2")
     for name in ("one", "two"):
-        assert qemu_img("snapshot", "-c", name, image.path).returncode == 0
+        assert_qemu_img("snapshot", "-c", name, image.path)
     words = ["-c", "write 0 256k", image.path]
     subprocess.run(["qemu-io", "-f", "qcow2", *words], check=True, capture_output=True)
-    assert qemu_img("bitmap", "--add", image.path, "bits").returncode == 0
+    assert_qemu_img("bitmap", "--add", image.path, "bits")
     image.l1 = image.u64(40)
     return image
 

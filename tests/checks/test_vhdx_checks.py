@@ -9,7 +9,7 @@ from hostile.case import MALFORMED
 from support import disks
 from support import vhdx_image as made
 from support.damage import assert_clean, assert_found, check, flip, number, put
-from support.peers import qemu_img
+from support.peers import assert_qemu_img
 
 import imgconv
 from imgconv.ondisk import vhdx
@@ -41,8 +41,7 @@ def image(tmp_path: Path) -> Path:
 def test_what_qemu_makes(tmp_path: Path, options: str) -> None:
     raw, made = disks.holes(tmp_path / "disk.raw", SIZE), tmp_path / "disk.vhdx"
     words = "-f", "raw", "-O", "vhdx", "-o", options
-    done = qemu_img("convert", *words, raw, made)
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("convert", *words, raw, made)
     report = check(made, "vhdx")
     assert_clean(report)
     assert report.usage.allocated_clusters

@@ -18,7 +18,7 @@ from support.damage import (
     qemu_check,
 )
 from support.esx import cowd, sesparse
-from support.peers import qemu_img
+from support.peers import assert_qemu_img
 
 import imgconv
 from imgconv import CheckReport, ReadOptions
@@ -262,7 +262,7 @@ def test_a_zeroed_grain_is_no_grain_unless_the_header_says_so(
 ) -> None:
     image = tmp_path / "disk.vmdk"
     words = "subformat=monolithicSparse,zeroed_grain=on"
-    assert qemu_img("convert", "-O", "vmdk", "-o", words, raw, image).returncode == 0
+    assert_qemu_img("convert", "-O", "vmdk", "-o", words, raw, image)
     put(image, entries(image)[3], "<I", 1)
     report = check(image, "vmdk")
     assert {f.rule for f in report.findings} == {"redundant-table", "unused"}
@@ -392,7 +392,7 @@ def test_the_order_of_grains_matters_to_no_one_at_a_time(stream: Path) -> None:
 
 def test_damage_in_a_part_of_a_disk(raw: Path, tmp_path: Path) -> None:
     image, words = tmp_path / "disk.vmdk", "subformat=twoGbMaxExtentSparse"
-    assert qemu_img("convert", "-O", "vmdk", "-o", words, raw, image).returncode == 0
+    assert_qemu_img("convert", "-O", "vmdk", "-o", words, raw, image)
     part = tmp_path / "disk-s001.vmdk"
     at = entries(part)[3]
     put(part, at, "<I", 1 << 30)
@@ -406,7 +406,7 @@ def test_damage_in_a_part_of_a_disk(raw: Path, tmp_path: Path) -> None:
 
 def test_a_part_by_itself(raw: Path, tmp_path: Path) -> None:
     image, words = tmp_path / "disk.vmdk", "subformat=twoGbMaxExtentSparse"
-    assert qemu_img("convert", "-O", "vmdk", "-o", words, raw, image).returncode == 0
+    assert_qemu_img("convert", "-O", "vmdk", "-o", words, raw, image)
     report = check(tmp_path / "disk-s001.vmdk", "vmdk")
     assert (report.exit_status, report.corruptions) == (1, 0)
     assert_found(report, "descriptor-missing", SECTOR, "error")
@@ -414,7 +414,7 @@ def test_a_part_by_itself(raw: Path, tmp_path: Path) -> None:
 
 def test_a_flat_part_that_is_too_short(raw: Path, tmp_path: Path) -> None:
     image, words = tmp_path / "disk.vmdk", "subformat=monolithicFlat"
-    assert qemu_img("convert", "-O", "vmdk", "-o", words, raw, image).returncode == 0
+    assert_qemu_img("convert", "-O", "vmdk", "-o", words, raw, image)
     with open(tmp_path / "disk-flat.vmdk", "r+b") as file:
         file.truncate(SIZE - 512)
     assert_found(check(image, "vmdk", read=HERE), "extent-size", 0, "corruption")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support import disks
-from support.peers import qemu_img, qemu_name
+from support.peers import assert_qemu_img, qemu_img, qemu_name
 
 import imgconv
 from imgconv import ReadOptions
@@ -60,8 +60,7 @@ def written(folder: Path, name: str, options: str, packed: bool) -> Path:
     words = ["-o", options] if options else []
     words += ["-c"] if packed else []
     kind = qemu_name(name)
-    done = qemu_img("convert", "-f", "raw", "-O", kind, *words, str(raw), image)
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("convert", "-f", "raw", "-O", kind, *words, str(raw), image)
     if name == "qcow2":
         lines = "write -P 7 1000k 70k", "write -z 2000k 130k", "discard 64k 64k"
         commands = [word for line in lines for word in ("-c", line)]

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from support.peers import qemu_img
+from support.peers import assert_qemu_img
 
 from imgconv.ondisk import qcow2, vdi, vhd, vhdx, vmdk
 from imgconv.ondisk.record import Record
@@ -12,7 +12,7 @@ from imgconv.ondisk.record import Record
 
 def made_by_qemu(folder: Path, *arguments: str) -> bytes:
     path = folder / "image"
-    assert qemu_img("create", "-f", *arguments, path, "5G").returncode == 0
+    assert_qemu_img("create", "-f", *arguments, path, "5G")
     with open(path, "rb") as file:
         return file.read(4 << 20)
 

@@ -9,7 +9,8 @@ import pytest
 from support import disks
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
-from support.peers import qemu_img
+from support.peers import assert_qemu_img
+from support.reading import as_qemu_reads_it
 
 import imgconv
 from imgconv import ReadOptions
@@ -22,8 +23,7 @@ SIZE = 5 * MiB + 3 * KiB
 
 def create(image: Path, size: int | None = None, *words: str) -> Path:
     sizes = [] if size is None else [str(size)]
-    done = qemu_img("create", "-q", "-f", "qcow2", *words, image, *sizes)
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("create", "-q", "-f", "qcow2", *words, image, *sizes)
     return image
 
 
@@ -49,18 +49,7 @@ def scribble(image: Path, size: int, seed: int) -> None:
 
 
 def assert_as_qemu_reads_it(image: Path, read: ReadOptions = HERE, threads: int = 3) -> bytes:
-    want, ours = image.with_suffix(".want"), image.with_suffix(".ours")
-    done = qemu_img("convert", "-f", "qcow2", "-O", "raw", image, want)
-    assert done.returncode == 0, done.stderr
-    expected = want.read_bytes()
-    with imgconv.open(image, source_format="qcow2", read=read) as disk:
-        assert disk.read(0, disk.size) == expected
-        for start, stop, is_data in disk.extents():
-            assert is_data or not any(expected[start:stop])
-        assert disk.read(65529, 200013) == expected[65529:265542]
-    imgconv.convert(image, ours, options="raw", read=read, threads=threads)
-    assert ours.read_bytes() == expected
-    return expected
+    return as_qemu_reads_it(image, "qcow2", read, threads)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +67,7 @@ def test_a_chain_of_three(tmp_path: Path, options: str) -> None:
     """Each larger than what it stands on."""
     raw = disks.random_runs(tmp_path / "base.raw", SIZE)
     base = tmp_path / "base.qcow2"
-    assert qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", raw, base).returncode == 0
+    assert_qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", raw, base)
     middle = create(tmp_path / "middle.qcow2", SIZE + MiB, "-b", str(base.name), "-F", "qcow2")
     scribble(middle, SIZE + MiB - 3 * KiB, 1)
     words = "-b", middle.name, "-F", "qcow2", "-o", options
@@ -100,8 +89,7 @@ def test_compressed_clusters_over_a_backing_file(tmp_path: Path) -> None:
     upper = disks.random_runs(tmp_path / "upper.raw", SIZE)
     top = tmp_path / "top.qcow2"
     words = "-c", "-B", "base.raw", "-F", "raw", "-f", "raw", "-O", "qcow2"
-    done = qemu_img("convert", *words, upper, top)
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("convert", *words, upper, top)
     qemu_io(top, "write -z 1M 64k", "write -P 9 1100k 512")
     assert_as_qemu_reads_it(top)
 
@@ -131,7 +119,7 @@ def test_a_snapshot_of_a_disk_over_another(tmp_path: Path) -> None:
     top = create(tmp_path / "top.qcow2", None, "-b", "base.raw", "-F", "raw")
     qemu_io(top, "write -P 1 1M 100k")
     before = assert_as_qemu_reads_it(top)
-    assert qemu_img("snapshot", "-c", "before", top).returncode == 0
+    assert_qemu_img("snapshot", "-c", "before", top)
     qemu_io(top, "write -P 2 1M 300k", "write -z 0 64k")
     then = ReadOptions(allow_references="same-folder", snapshot="before")
     with imgconv.open(top, read=then) as disk:

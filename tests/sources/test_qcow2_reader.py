@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support import disks
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
-from support.peers import qemu_img
+from support.peers import assert_qemu_img
+from support.reading import as_qemu_reads_it
 from zstandard import ZstdCompressor
 
 import imgconv
@@ -47,27 +48,13 @@ PACKED = [
 
 
 def check(image: Path) -> bytes:
-    """Read the image as qemu-img does; return what it holds."""
-    back = image.with_suffix(".back")
-    done = qemu_img("convert", "-f", "qcow2", "-O", "raw", image, back)
-    assert done.returncode == 0, done.stderr
-    with imgconv.open(image, source_format="qcow2") as disk:
-        whole = disk.read(0, disk.size)
-        for start, stop, is_data in disk.extents():
-            assert is_data or not any(whole[start:stop])
-        odd = disk.read(CLUSTER - 7, 3 * CLUSTER + 13)
-    assert odd == whole[CLUSTER - 7 : 4 * CLUSTER + 6]
-    assert whole == back.read_bytes()
-    imgconv.convert(image, image.with_suffix(".raw2"), options="raw", source_format="qcow2")
-    assert image.with_suffix(".raw2").read_bytes() == whole
-    return whole
+    return as_qemu_reads_it(image, "qcow2")
 
 
 def made(tmp_path: Path, options: str, *words: str) -> Path:
     raw = disks.random_runs(tmp_path / "disk.raw", SIZE)
     image = tmp_path / "disk.qcow2"
-    done = qemu_img("convert", *words, "-O", "qcow2", "-o", options, "-f", "raw", raw, image)
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("convert", *words, "-O", "qcow2", "-o", options, "-f", "raw", raw, image)
     return image
 
 
@@ -97,7 +84,7 @@ def test_what_qemu_compresses(tmp_path: Path, options: str) -> None:
 def test_zeros_discards_and_snapshots(tmp_path: Path, options: str) -> None:
     image = made(tmp_path, options, "-c")
     qemu_io(image, "write -P 3 1M 300k", "write -z 1100k 64k", "discard 2M 128k")
-    assert qemu_img("snapshot", "-c", "before", image).returncode == 0
+    assert_qemu_img("snapshot", "-c", "before", image)
     qemu_io(image, "write -P 4 1M 10k", "write -P 5 4M 2k", "write -z 4097k 512")
     check(image)
 
@@ -238,7 +225,7 @@ def test_subclusters_both_allocated_and_zero(tmp_path: Path, bitmap: int) -> Non
 def test_names_inside_an_image_are_escaped_and_not_opened(tmp_path: Path) -> None:
     base = disks.dense(tmp_path / "secret", MiB)
     image = tmp_path / "disk.qcow2"
-    qemu_img("create", "-f", "qcow2", "-b", base, "-F", "raw", image)
+    assert_qemu_img("create", "-f", "qcow2", "-b", base, "-F", "raw", image)
     at = image.read_bytes().index(b"secret")
     patch(image, at, b"\x1b]0;x\n")
     done = command(image, tmp_path / "out.raw")
@@ -257,7 +244,7 @@ def test_a_broken_stream_is_told_with_its_place(tmp_path: Path) -> None:
 
 def test_a_file_that_ends_within_its_last_cluster(tmp_path: Path) -> None:
     image = tmp_path / "disk.qcow2"
-    qemu_img("create", "-f", "qcow2", image, "1M")
+    assert_qemu_img("create", "-f", "qcow2", image, "1M")
     qemu_io(image, "write -P 7 0 64k")
     with image.open("r+b") as file:
         file.truncate(image.stat().st_size - 1024)
@@ -272,7 +259,7 @@ def test_a_full_disk_in_order_needs_no_memory_for_its_tables(
 ) -> None:
     image = tmp_path / "disk.qcow2"
     options = f"preallocation=metadata,cluster_size={cluster}"
-    assert qemu_img("create", "-f", "qcow2", "-o", options, image, size).returncode == 0
+    assert_qemu_img("create", "-f", "qcow2", "-o", options, image, size)
     tracemalloc.start()
     try:
         with imgconv.open(image) as disk:
@@ -336,7 +323,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = disks.random_runs(folder / "disk.raw", MiB)
     image = folder / "disk.qcow2"
     options = "cluster_size=4k,compression_type=zstd"
-    qemu_img("convert", "-c", "-O", "qcow2", "-o", options, "-f", "raw", raw, image)
+    assert_qemu_img("convert", "-c", "-O", "qcow2", "-o", options, "-f", "raw", raw, image)
     qemu_io(image, "write -P 3 100k 50k", "write -z 120k 8k")
     return image
 

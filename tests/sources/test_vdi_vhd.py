@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support import disks, engine
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
-from support.peers import qemu_img, qemu_name
+from support.peers import assert_qemu_img, made_by_qemu
+from support.reading import as_qemu_reads_it, guest, guest_of
 from support.records import vdi_header, vhd_footer, vhd_header
 
 import imgconv
@@ -36,33 +37,16 @@ CONTENTS = {
 }
 
 
-def guest(image: Path, format_name: str | None = None) -> bytes:
-    """All that the image holds."""
-    with imgconv.open(image, source_format=format_name) as disk:
-        whole = disk.read(0, disk.size)
-        for start, stop, is_data in disk.extents():
-            assert is_data or not any(whole[start:stop])
-        return whole
-
-
-def made_by_qemu(raw: Path, image: Path, format_name: str, *options: str) -> Path:
-    known = qemu_name(format_name)
-    words = [word for option in options for word in ("-o", option)]
-    done = qemu_img("convert", "-f", "raw", "-O", known, *words, raw, image)
-    assert done.returncode == 0, done.stderr
-    return image
-
-
 @pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize(
     ("format_name", "options"),
     [
         ("vdi", []),
-        ("vdi", ["static=on"]),
+        ("vdi", ["-o", "static=on"]),
         ("vhd", []),
-        ("vhd", ["subformat=fixed"]),
-        ("vhd", ["force_size=on"]),
-        ("vhd", ["subformat=fixed,force_size=on"]),
+        ("vhd", ["-o", "subformat=fixed"]),
+        ("vhd", ["-o", "force_size=on"]),
+        ("vhd", ["-o", "subformat=fixed,force_size=on"]),
     ],
 )
 def test_what_qemu_makes_is_read_as_qemu_reads_it(
@@ -70,11 +54,8 @@ def test_what_qemu_makes_is_read_as_qemu_reads_it(
 ) -> None:
     raw = CONTENTS[content](tmp_path / "disk.raw", SIZE)
     image = made_by_qemu(raw, tmp_path / f"disk.{format_name}", format_name, *options)
-    back = tmp_path / "back.raw"
-    qemu_img("convert", "-f", qemu_name(format_name), "-O", "raw", image, back)
-    imgconv.convert(image, tmp_path / "ours.raw")
-    assert (tmp_path / "ours.raw").read_bytes() == back.read_bytes()
-    assert guest(image) == back.read_bytes()
+    whole = as_qemu_reads_it(image, format_name)
+    assert guest(image) == whole
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -101,8 +82,7 @@ def test_every_pair_of_formats(tmp_path: Path) -> None:
             if target != "vmdk":  # which records its own name
                 assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
             else:
-                done = qemu_img("compare", "-f", "raw", "-F", target, raw, tmp_path / "a")
-                assert done.returncode == 0, done.stderr
+                assert_qemu_img("compare", "-f", "raw", "-F", target, raw, tmp_path / "a")
 
 
 def test_from_a_store(tmp_path: Path) -> None:
@@ -159,10 +139,7 @@ def make_vdi(
 
 
 def open_vdi(content: bytes) -> bytes:
-    disk = open_image(engine.MemorySource(content + bytes(-len(content) % SECTOR)), "vdi")
-    buffer = bytearray(disk.size)
-    disk.read_into(0, memoryview(buffer))
-    return bytes(buffer)
+    return guest_of(content + bytes(-len(content) % SECTOR), "vdi")
 
 
 @pytest.mark.parametrize("block", [128 * KiB, 512 * KiB, MiB, 2 * MiB])
@@ -242,10 +219,7 @@ def make_vhd(
 
 
 def open_vhd(content: bytes) -> bytes:
-    disk = open_image(engine.MemorySource(content + bytes(-len(content) % SECTOR)), "vhd")
-    buffer = bytearray(disk.size)
-    disk.read_into(0, memoryview(buffer))
-    return bytes(buffer)
+    return guest_of(content + bytes(-len(content) % SECTOR), "vhd")
 
 
 @pytest.mark.parametrize("block", [64 * KiB, 512 * KiB, 2 * MiB])

@@ -12,7 +12,8 @@ from support import disks, engine
 from support import vhdx_image as made
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
-from support.peers import qemu_img
+from support.peers import assert_qemu_img, made_by_qemu, qemu_img
+from support.reading import guest, guest_of
 from support.vhdx_image import DATA_AT, ITEMS_AT, TABLE_AT, entry
 
 import imgconv
@@ -27,19 +28,8 @@ HERE = ReadOptions(allow_references="same-folder")
 PAGE = 4 * KiB
 
 
-def guest(image: Path, read: ReadOptions | None = None) -> bytes:
-    with imgconv.open(image, read=read) as disk:
-        whole = disk.read(0, disk.size)
-        for start, stop, is_data in disk.extents():
-            assert is_data or not any(whole[start:stop])
-        return whole
-
-
 def opened(content: bytes) -> bytes:
-    disk = open_image(engine.MemorySource(content), "vhdx")
-    buffer = bytearray(disk.size)
-    disk.read_into(0, memoryview(buffer))
-    return bytes(buffer)
+    return guest_of(content, "vhdx")
 
 
 @pytest.mark.parametrize("content", [disks.holes, disks.random_runs, disks.empty])
@@ -49,8 +39,7 @@ def opened(content: bytes) -> bytes:
 )
 def test_what_qemu_makes(tmp_path: Path, content: type[disks.holes], options: str) -> None:
     raw, image = content(tmp_path / "disk.raw", SIZE), tmp_path / "disk.vhdx"
-    done = qemu_img("convert", "-f", "raw", "-O", "vhdx", "-o", options, raw, image)
-    assert done.returncode == 0, done.stderr
+    made_by_qemu(raw, image, "vhdx", "-o", options)
     assert guest(image) == raw.read_bytes()
     imgconv.convert(image, tmp_path / "ours.raw", threads=3)
     assert (tmp_path / "ours.raw").read_bytes() == raw.read_bytes()
@@ -77,7 +66,7 @@ def test_huge_disks_across_chunks(tmp_path: Path) -> None:
 def test_a_writer_that_dies(tmp_path: Path, number: int) -> None:
     """Every write of qemu from some number on fails; what is left reads as qemu repairs it."""
     image = tmp_path / "d.vhdx"
-    qemu_img("create", "-q", "-f", "vhdx", "-o", "block_size=1M", image, "8M")
+    assert_qemu_img("create", "-q", "-f", "vhdx", "-o", "block_size=1M", image, "8M")
     first = ["qemu-io", "-f", "vhdx", "-c", "write -P 7 0 1M", image]
     subprocess.run(first, check=True, capture_output=True)
     steps = [
@@ -97,8 +86,7 @@ def test_a_writer_that_dies(tmp_path: Path, number: int) -> None:
     repaired = qemu_img("check", "-f", "vhdx", "-r", "all", image)
     assert warned == ("repaired" in repaired.stdout)
     assert warned == (number in (8, 9, 16, 17))
-    done = qemu_img("convert", "-f", "vhdx", "-O", "raw", image, tmp_path / "back.raw")
-    assert done.returncode == 0, done.stderr
+    assert_qemu_img("convert", "-f", "vhdx", "-O", "raw", image, tmp_path / "back.raw")
     assert ours == (tmp_path / "back.raw").read_bytes()
 
 
@@ -288,7 +276,7 @@ def family(folder: Path, named: str = ".\\parent.vhdx", linkage: bytes = made.DA
 
 def test_a_parent_shows_through(tmp_path: Path) -> None:
     image = family(tmp_path)
-    found = guest(image, HERE)
+    found = guest(image, read=HERE)
     partly = b"C" * 512 + b"P" * 512 + b"C" * 512
     assert found[:MiB] == b"C" * MiB
     assert not any(found[MiB : 2 * MiB])

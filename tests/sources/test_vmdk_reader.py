@@ -13,7 +13,8 @@ from support import disks, engine
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
 from support.esx import cowd, sesparse
-from support.peers import qemu_img
+from support.peers import assert_qemu_img, made_by_qemu
+from support.reading import as_qemu_reads_it, guest_of
 
 import imgconv
 from imgconv import ReadOptions
@@ -39,26 +40,11 @@ def made(folder: Path, subformat: str, *options: str, name: str = "disk") -> Pat
     raw = disks.random_runs(folder / f"{name}.raw", SIZE)
     image = folder / f"{name}.vmdk"
     words = ",".join((f"subformat={subformat}", *options))
-    done = qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", words, raw, image)
-    assert done.returncode == 0, done.stderr
-    return image
+    return made_by_qemu(raw, image, "vmdk", "-o", words)
 
 
 def check(image: Path, read: ReadOptions | None = None) -> bytes:
-    """Read the image as qemu-img does; return what it holds."""
-    back = image.with_suffix(".back")
-    done = qemu_img("convert", "-f", "vmdk", "-O", "raw", image, back)
-    assert done.returncode == 0, done.stderr
-    with imgconv.open(image, source_format="vmdk", read=read) as disk:
-        whole = disk.read(0, disk.size)
-        for start, stop, is_data in disk.extents():
-            assert is_data or not any(whole[start:stop])
-        assert disk.read(65529, 200013) == whole[65529:265542]
-    assert whole == back.read_bytes()
-    ours = image.with_suffix(".ours")
-    imgconv.convert(image, ours, options="raw", source_format="vmdk", read=read, threads=3)
-    assert ours.read_bytes() == whole
-    return whole
+    return as_qemu_reads_it(image, "vmdk", read)
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
@@ -185,7 +171,7 @@ def test_a_parent_shows_through(tmp_path: Path) -> None:
     made(tmp_path, "monolithicSparse", name="base")
     child = tmp_path / "child.vmdk"
     words = ("create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", child)
-    assert qemu_img(*words).returncode == 0
+    assert_qemu_img(*words)
     assert check(child, HERE) == (tmp_path / "base.raw").read_bytes()
     with pytest.raises(
         ImageUnsupported, match=r"its parent, 'base.vmdk', which is not allowed"
@@ -376,10 +362,7 @@ def grain_at(content: bytes) -> int:
 
 
 def opened(content: bytes) -> bytes:
-    disk = open_image(engine.MemorySource(bytes(content)), "vmdk")
-    buffer = bytearray(disk.size)
-    disk.read_into(0, memoryview(buffer))
-    return bytes(buffer)
+    return guest_of(bytes(content), "vmdk")
 
 
 STREAM_DAMAGE: dict[str, Callable[[bytearray, int], None]] = {

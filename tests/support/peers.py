@@ -19,6 +19,19 @@ def qemu_img(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def assert_qemu_img(*arguments: str | Path) -> None:
+    """qemu-img does what it is told."""
+    done = qemu_img(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def made_by_qemu(raw: Path, image: Path, format_name: str, *words: str) -> Path:
+    """Have qemu-img make an image of a raw disk; `words` are options of its command line."""
+    kind = qemu_name(format_name)
+    assert_qemu_img("convert", "-f", "raw", "-O", kind, *words, raw, image)
+    return image
+
+
 def assert_same_guest(raw: Path, image: Path, format_name: str) -> None:
     """qemu-img reads the same disk from both, and its check has nothing to say."""
     assert_compares(f"driver={qemu_name(format_name)},file.filename={image}", raw)
@@ -36,8 +49,7 @@ def assert_checks(image: Path, format_name: str) -> None:
 def assert_compares(image_options: str, raw: Path) -> None:
     """qemu-img reads the same disk from a raw file and from an image opened in some way."""
     raw_options = f"driver=raw,file.filename={raw}"
-    done = qemu_img("compare", "--image-opts", raw_options, image_options)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_qemu_img("compare", "--image-opts", raw_options, image_options)
 
 
 def assert_compares_at(
@@ -49,8 +61,7 @@ def assert_compares_at(
         f"driver=raw,offset={start},size={length},file.driver={kind},file.file.filename={path}"
         for kind, path in kinds
     ]
-    done = qemu_img("compare", "--image-opts", *windows)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_qemu_img("compare", "--image-opts", *windows)
 
 
 def info(image: Path, format_name: str) -> dict[str, Any]:
