@@ -17,6 +17,7 @@ from imgconv.units import MiB, round_up
 _MEMBERS = 1000  # an archive with more is no disk's
 _SHOWN = 10  # names in a message
 _EXTENDED = MiB  # of a pax header or a long name
+_PIECE = MiB  # of a sparse map that is read at once at most
 
 
 class Archive:
@@ -59,10 +60,20 @@ class Archive:
         self.check(digits, at, f"a size {text[:20]!a}")
         return int(text)
 
-    def extension(self, at: int, number: int) -> bytes:
-        """Return a block, counted from 1, in which the sparse map of the header at `at` goes
+    def extensions(self, at: int, header: bytes) -> Iterator[bytes]:
+        """Yield the blocks, many at once, in which the sparse map of the header at `at` goes
         on."""
-        return self.read(at + number * ondisk.BLOCK, ondisk.BLOCK, "a sparse map")
+        if not ondisk.SparseMap.of_header(header).extended:
+            return
+        start, length, last = at + ondisk.BLOCK, ondisk.BLOCK, -1
+        while last < 0:
+            self.check(start < at + ondisk.MAX_MAP, at, "a sparse map does not end")
+            room = (self.content.size - start) // ondisk.BLOCK * ondisk.BLOCK
+            blocks = self.read(start, min(length, max(room, ondisk.BLOCK)), "a sparse map")
+            last = ondisk.last_extension(blocks)
+            yield blocks if last < 0 else blocks[: (last + 1) * ondisk.BLOCK]
+            start += len(blocks)
+            length = min(2 * length, _PIECE)  # most maps are short, and going back costs time
 
     def check_size(self, size: int) -> None:
         """Refuse a disk larger than anybody's."""
@@ -168,12 +179,7 @@ def _extensions(archive: Archive, at: int, block: bytes) -> int:
     """Count the blocks in which an old GNU sparse map goes on."""
     if block[156:157] != ondisk.SPARSE:
         return 0
-    part, count = ondisk.SparseMap.of_header(block), 0
-    while part.extended:
-        count += 1
-        archive.check(count <= ondisk.MAX_EXTENSIONS, at, "a sparse map does not end")
-        part = ondisk.SparseMap.of_extension(archive.extension(at, count))
-    return count
+    return sum(map(len, archive.extensions(at, block))) // ondisk.BLOCK
 
 
 def _extended(archive: Archive, start: int, size: int) -> bytes:
