@@ -16,6 +16,7 @@ SPARSE = b"S"
 EMPTY = b"123456"  # links, devices, folders, pipes: nothing is stored
 PAX, PAX_GLOBAL = b"xX", b"g"
 LONG_NAME, LONG_LINK = b"L", b"K"
+EXTENDED = PAX + PAX_GLOBAL + LONG_NAME + LONG_LINK
 MAX_MAP = 25 << 20  # bytes of a sparse map, a million entries
 _GOES_ON = 504  # in such a block, whether another one follows
 _PAIR = 24  # bytes of two numbers of a sparse map

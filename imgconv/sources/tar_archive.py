@@ -12,11 +12,11 @@ from imgconv.names import of_file
 from imgconv.ondisk import tar as ondisk
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.streams import Stream
-from imgconv.units import MiB, round_up
+from imgconv.units import KiB, MiB, round_up
 
 _MEMBERS = 1000  # an archive with more is no disk's
 _SHOWN = 10  # names in a message
-_EXTENDED = MiB  # of a pax header or a long name
+_EXTENDED = 256 * KiB  # of all pax headers and long names
 _PIECE = MiB  # of a sparse map that is read at once at most
 
 
@@ -121,13 +121,17 @@ def members(archive: Archive) -> Iterator[Member]:
     """Yield all regular files of an archive, up to the block of zeros that ends it."""
     shared: dict[str, str] = {}
     words = _Words({})
-    at = 0
+    at = extended = 0
     for _ in range(_MEMBERS):
         block = _header(archive, at)
         if block is None:
             return
         header = ondisk.Header.unpack(block)
         size, start = _size(archive, at, header, words), at + ondisk.BLOCK
+        if header.kind in ondisk.EXTENDED:
+            extended += size
+            reason = f"extended headers of {extended} bytes"
+            archive.check(extended <= _EXTENDED, start, reason)
         if header.kind in ondisk.PAX:
             words = replace(words, pax=words.pax | _records(archive, start, size))
         elif header.kind in ondisk.PAX_GLOBAL:
@@ -161,8 +165,7 @@ def _size(archive: Archive, at: int, header: ondisk.Header, words: _Words) -> in
     """Return how many bytes are stored behind a header."""
     if header.kind in ondisk.EMPTY:
         return 0
-    extended = ondisk.PAX + ondisk.PAX_GLOBAL + ondisk.LONG_NAME + ondisk.LONG_LINK
-    if "size" in words.pax and header.kind not in extended:
+    if "size" in words.pax and header.kind not in ondisk.EXTENDED:
         return archive.decimal(words.pax["size"], at)
     return archive.number(header.size, at + 124)
 
@@ -183,7 +186,6 @@ def _extensions(archive: Archive, at: int, block: bytes) -> int:
 
 
 def _extended(archive: Archive, start: int, size: int) -> bytes:
-    archive.check(size <= _EXTENDED, start, f"an extended header of {size} bytes")
     return archive.read(start, size, "an extended header")
 
 
