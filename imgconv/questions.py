@@ -67,6 +67,7 @@ def compare(
     *,
     strict: bool = False,
     source_format: str | None = None,
+    other_format: str | None = None,
     read: ReadOptions | None = None,
     threads: int | None = None,
     store: "Store | None" = None,
@@ -76,14 +77,16 @@ def compare(
     """Compare the content of two disks, wherever they are.
 
     If one is larger the rest of it must be zero, and with `strict` there must be no rest.
-    Both are of the `source_format`, and if in an object store, in the same `store`. Other
-    arguments and errors are those of `convert`.
+    The first is of the `source_format`, and read in the snapshot that `read` names, the second
+    of the `other_format`; if both are objects, they are in the same `store`. Other arguments
+    and errors are those of `convert`.
     """
     from imgconv.comparison import compare as compare_sources
 
+    present = None if read is None else replace(read, snapshot=None)
     with (
         opened(first, source_format, read, store, cancelled) as (one, _),
-        opened(second, source_format, read, store, cancelled) as (other, _),
+        opened(second, other_format, present, store, cancelled) as (other, _),
     ):
         found = compare_sources(
             one,

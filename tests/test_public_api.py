@@ -61,6 +61,7 @@ def test_signatures() -> None:
         "second",
         "strict",
         "source_format",
+        "other_format",
         "read",
         "threads",
         "store",

@@ -22,8 +22,9 @@ _FLAT = ("FLAT", "VMFS")
 def check_vmdk(inspection: Inspection) -> Usage:
     """Check a VMDK; raises what reading its files raises."""
     front = inspection.read(0, SECTOR)
-    if front.startswith(ondisk.TEXT_MAGIC):
-        length = min(inspection.size, MAX_TEXT)
+    if front.startswith(ondisk.TEXT_MAGICS):
+        length, text = min(inspection.size, MAX_TEXT), f"a text of {inspection.size} bytes"
+        inspection.require(inspection.size <= MAX_TEXT, "descriptor", 0, text)
         descriptor = check_descriptor(inspection, 0, length)
         if descriptor is not None:
             _check_extents(inspection, descriptor)

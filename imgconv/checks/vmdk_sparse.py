@@ -25,6 +25,7 @@ from imgconv.sources.vmdk_sparse import (
     MAX_TABLE_ENTRIES,
     MAX_TABLES,
     VERSIONS,
+    is_copy,
 )
 from imgconv.units import SECTOR, MiB, div_ceil, is_power_of_two
 
@@ -139,7 +140,8 @@ def _read_footer(
     require(ended, "end-of-stream", start + 2 * SECTOR, "no end-of-stream marker")
     footer = ondisk.SparseHeader.unpack(raw[SECTOR:])
     same = replace(footer, directory_offset=header.directory_offset) == header
-    require(same, "footer-copy", start + SECTOR, "the footer is not what the header is")
+    judge = inspection.advise if is_copy(footer, header) else require
+    judge(same, "footer-copy", start + SECTOR, "the footer is not what the header is")
     told = footer.directory_offset != ondisk.DIRECTORY_AT_END
     at = start + SECTOR + _AT_GD
     return footer if require(told, "footer-directory", at, "no directory's place") else None

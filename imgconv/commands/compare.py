@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     add_reading(parser)
     parser.add_argument("other", metavar="OTHER", help="what to compare IN with")
+    parser.add_argument("-F", metavar="FORMAT", dest="other_format", help="format of OTHER")
     parser.add_argument(
         "-s", "--strict", action="store_true", help="sizes must be the same, too"
     )
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.other,
             strict=arguments.strict,
             source_format=arguments.source_format,
+            other_format=arguments.other_format,
             read=read_of(arguments),
             threads=arguments.threads,
             store=store_of(arguments, arguments.source, arguments.other),

@@ -16,7 +16,9 @@ SPARSE = b"S"
 EMPTY = b"123456"  # links, devices, folders, pipes: nothing is stored
 PAX, PAX_GLOBAL = b"xX", b"g"
 LONG_NAME, LONG_LINK = b"L", b"K"
-MAX_EXTENSIONS = 50_000  # blocks of a sparse map, a million entries
+EXTENDED = PAX + PAX_GLOBAL + LONG_NAME + LONG_LINK
+MAX_MAP = 25 << 20  # bytes of a sparse map, a million entries
+_GOES_ON = 504  # in such a block, whether another one follows
 _PAIR = 24  # bytes of two numbers of a sparse map
 
 
@@ -58,7 +60,12 @@ class SparseMap:
     @classmethod
     def of_extension(cls, block: bytes) -> "SparseMap":
         """Read the 21 entries of a block that follows it."""
-        return cls(_numbers(block, 0, 21), block[504] != 0)
+        return cls(_numbers(block, 0, 21), block[_GOES_ON] != 0)
+
+
+def last_extension(blocks: bytes) -> int:
+    """Return which of the blocks of a sparse map is the last, -1 if all of them go on."""
+    return blocks[_GOES_ON::BLOCK].find(0)
 
 
 def _numbers(block: bytes, start: int, entries: int) -> tuple[bytes, ...]:

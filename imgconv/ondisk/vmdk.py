@@ -9,7 +9,12 @@ from imgconv.ondisk.record import Record
 MAGIC = b"KDMV"
 COWD_MAGIC = b"COWD"
 SESPARSE_MAGIC = 0xCAFEBABE
-TEXT_MAGIC = b"# Disk DescriptorFile"
+TEXT_MAGICS = (  # what the text begins with, all of which VirtualBox takes (`VMDK.cpp`)
+    b"# Disk DescriptorFile",
+    b"# Disk Descriptor File",
+    b"#Disk DescriptorFile",
+    b"#Disk Descriptor File",
+)
 GRAIN_SIZE = 64 << 10
 TABLE_ENTRIES = 512  # grains per grain table
 TABLE_SIZE = 4 * TABLE_ENTRIES

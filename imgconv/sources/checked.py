@@ -10,7 +10,7 @@ from imgconv.errors import Cancelled, ImageMalformed, ImageUnsupported
 from imgconv.ranges import Column, Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.options import MAX_PIECES, Budget, ReadOptions
-from imgconv.units import MiB
+from imgconv.units import SECTOR, MiB, round_up
 
 _PIECE = MiB  # bytes of a table read at once
 
@@ -62,6 +62,12 @@ class ImageFile:
                 f"{self.options.max_virtual_size} are believed (--max-virtual-size)"
             )
 
+    def rounded(self, size: int) -> tuple[int, tuple[str, ...]]:
+        """Return a disk's size in whole sectors, and a remark if that is not what was said."""
+        whole = round_up(size, SECTOR)
+        remark = f"a disk of {size} bytes is no whole sectors; rounded up to {whole}"
+        return whole, () if whole == size else (f"{self.file.name}: {remark}",)
+
     def read(self, offset: int, length: int, what: str) -> bytes:
         """Return bytes that must lie in the file; `what` they are is said if they do not."""
         self.check_inside(offset, length, offset, what)
@@ -108,21 +114,53 @@ class ImageFile:
             self.spend(len(stored))
         return np.concatenate(numbers), np.concatenate(values)
 
+    def check_blocks(
+        self,
+        number: Column,
+        where: Column,
+        block: int,
+        size: int,
+        metadata: Iterable[tuple[int, int]],
+        offset: int,
+        *,
+        front: int = 0,
+    ) -> None:
+        """Refuse an image, whose table is at `offset`, of which blocks do not lie in the file,
+        or on one another, or on metadata.
+
+        They are of `block` bytes behind a `front` of their own; that with which a disk of
+        `size` bytes ends may end with it, if it is the last one in the file, too.
+        """
+        ends_disk = len(where) and int(number[where.argmax()]) == (size - 1) // block
+        missing = -size % block if ends_disk else 0
+        self.check_places(where, front + block, metadata, offset, missing)
+
     def check_places(
-        self, where: Column, length: int, metadata: Iterable[tuple[int, int]], offset: int
+        self,
+        where: Column,
+        length: int,
+        metadata: Iterable[tuple[int, int]],
+        offset: int,
+        missing: int = 0,
     ) -> None:
         """Refuse an image, whose table is at `offset`, of which blocks of `length` bytes do
-        not lie in the file, or on one another, or on metadata."""
+        not lie in the file, or on one another, or on metadata.
+
+        The one that lies last may lack so many bytes as are `missing`.
+        """
         if not len(where):
             return
         ascending = np.sort(where)
-        self.check_inside(int(ascending[-1]), length, offset, "a block")
+        last = int(ascending[-1])
+        self.check_inside(last, length - missing, offset, "a block")
         self.check(int(ascending[0]) >= 0, offset, "a block lies before the file")
         if len(ascending) > 1 and int(np.diff(ascending).min()) < length:
             at = int(ascending[int(np.diff(ascending).argmin())])
             raise self.error(offset, f"two blocks lie at {at}, or on one another there")
         for start, stop in metadata:
             row = int(np.searchsorted(ascending, start - length, side="right"))
+            if row == len(ascending) - 1 and last + length - missing <= start:
+                continue
             if row < len(ascending) and int(ascending[row]) < stop:
                 raise self.error(
                     offset, f"a block lies at {int(ascending[row])}, on the metadata"

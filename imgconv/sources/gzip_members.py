@@ -14,7 +14,7 @@ from imgconv.units import SECTOR, KiB, MiB
 
 _FED = 16 * KiB  # given to the inflater at once; a copy of it keeps what it did not take
 _TEXT = 64 * KiB  # of a name or a comment; longer ones are nobody's
-_TINY = 1 << 16  # members that hold less than a sector, more than any tool makes
+_TINY = 1 << 14  # members that hold less than a sector, more than any tool makes
 _POINTS = 640  # of about 50 KiB each
 _LIVE = 64
 

@@ -17,6 +17,9 @@ _FRONT = (  # offset, magic, format
     (0, b"COWD", "vmdk"),
     (0, b"\xbe\xba\xfe\xca\0\0\0\0", "vmdk"),  # SESPARSE
     (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"# Disk Descriptor File", "vmdk"),
+    (0, b"#Disk DescriptorFile", "vmdk"),
+    (0, b"#Disk Descriptor File", "vmdk"),
     (0, b"vhdxfile", "vhdx"),
     (0, b"conectix", "vhd"),
     (0, b"LUKS\xba\xbe", "luks"),

@@ -19,7 +19,7 @@ from imgconv.sources.qcow2_header import Header, read_header
 from imgconv.sources.qcow2_snapshots import choose_snapshot
 from imgconv.sources.qcow2_tables import Geometry, Tables, read_tables
 from imgconv.sources.references import open_below, open_reference
-from imgconv.units import SECTOR, div_ceil, round_up
+from imgconv.units import div_ceil
 
 _CRYPT = {1: "AES", 2: "LUKS"}
 KNOWN_FEATURES = (
@@ -117,7 +117,8 @@ def _open_layer(
 def _source(
     image: ImageFile, header: Header, geometry: Geometry, tables: Tables, data: Source | None
 ) -> Source:
-    warnings, size = tables.warnings, round_up(geometry.size, SECTOR)
+    size, odd = image.rounded(geometry.size)
+    warnings = odd + tables.warnings
     if header.has(ondisk.DIRTY):
         warnings += (f"{image.file.name}: was not closed properly; its refcounts may be wrong",)
     if data is not None:

@@ -22,8 +22,9 @@ def describe_qcow2(image: ImageFile) -> Description:
     Raises ImageMalformed, ImageUnsupported for other versions, and what reading raises.
     """
     header = read_header(image)
+    size, odd = image.rounded(header.front.size)
     return Description(
-        virtual_size=header.front.size,
+        virtual_size=size,
         version=str(header.front.version),
         options=_options(header),
         references=_references(header),
@@ -31,7 +32,7 @@ def describe_qcow2(image: ImageFile) -> Description:
         dirty=header.has(ondisk.DIRTY),
         corrupt=header.has(ondisk.CORRUPT),
         snapshots=_snapshots(image, header),
-        warnings=_warnings(image, header),
+        warnings=odd + _warnings(image, header),
     )
 
 

@@ -12,11 +12,12 @@ from imgconv.names import of_file
 from imgconv.ondisk import tar as ondisk
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.streams import Stream
-from imgconv.units import MiB, round_up
+from imgconv.units import KiB, MiB, round_up
 
 _MEMBERS = 1000  # an archive with more is no disk's
 _SHOWN = 10  # names in a message
-_EXTENDED = MiB  # of a pax header or a long name
+_EXTENDED = 256 * KiB  # of all pax headers and long names
+_PIECE = MiB  # of a sparse map that is read at once at most
 
 
 class Archive:
@@ -59,10 +60,20 @@ class Archive:
         self.check(digits, at, f"a size {text[:20]!a}")
         return int(text)
 
-    def extension(self, at: int, number: int) -> bytes:
-        """Return a block, counted from 1, in which the sparse map of the header at `at` goes
+    def extensions(self, at: int, header: bytes) -> Iterator[bytes]:
+        """Yield the blocks, many at once, in which the sparse map of the header at `at` goes
         on."""
-        return self.read(at + number * ondisk.BLOCK, ondisk.BLOCK, "a sparse map")
+        if not ondisk.SparseMap.of_header(header).extended:
+            return
+        start, length, last = at + ondisk.BLOCK, ondisk.BLOCK, -1
+        while last < 0:
+            self.check(start < at + ondisk.MAX_MAP, at, "a sparse map does not end")
+            room = (self.content.size - start) // ondisk.BLOCK * ondisk.BLOCK
+            blocks = self.read(start, min(length, max(room, ondisk.BLOCK)), "a sparse map")
+            last = ondisk.last_extension(blocks)
+            yield blocks if last < 0 else blocks[: (last + 1) * ondisk.BLOCK]
+            start += len(blocks)
+            length = min(2 * length, _PIECE)  # most maps are short, and going back costs time
 
     def check_size(self, size: int) -> None:
         """Refuse a disk larger than anybody's."""
@@ -110,13 +121,17 @@ def members(archive: Archive) -> Iterator[Member]:
     """Yield all regular files of an archive, up to the block of zeros that ends it."""
     shared: dict[str, str] = {}
     words = _Words({})
-    at = 0
+    at = extended = 0
     for _ in range(_MEMBERS):
         block = _header(archive, at)
         if block is None:
             return
         header = ondisk.Header.unpack(block)
         size, start = _size(archive, at, header, words), at + ondisk.BLOCK
+        if header.kind in ondisk.EXTENDED:
+            extended += size
+            reason = f"extended headers of {extended} bytes"
+            archive.check(extended <= _EXTENDED, start, reason)
         if header.kind in ondisk.PAX:
             words = replace(words, pax=words.pax | _records(archive, start, size))
         elif header.kind in ondisk.PAX_GLOBAL:
@@ -150,8 +165,7 @@ def _size(archive: Archive, at: int, header: ondisk.Header, words: _Words) -> in
     """Return how many bytes are stored behind a header."""
     if header.kind in ondisk.EMPTY:
         return 0
-    extended = ondisk.PAX + ondisk.PAX_GLOBAL + ondisk.LONG_NAME + ondisk.LONG_LINK
-    if "size" in words.pax and header.kind not in extended:
+    if "size" in words.pax and header.kind not in ondisk.EXTENDED:
         return archive.decimal(words.pax["size"], at)
     return archive.number(header.size, at + 124)
 
@@ -168,16 +182,10 @@ def _extensions(archive: Archive, at: int, block: bytes) -> int:
     """Count the blocks in which an old GNU sparse map goes on."""
     if block[156:157] != ondisk.SPARSE:
         return 0
-    part, count = ondisk.SparseMap.of_header(block), 0
-    while part.extended:
-        count += 1
-        archive.check(count <= ondisk.MAX_EXTENSIONS, at, "a sparse map does not end")
-        part = ondisk.SparseMap.of_extension(archive.extension(at, count))
-    return count
+    return sum(map(len, archive.extensions(at, block))) // ondisk.BLOCK
 
 
 def _extended(archive: Archive, start: int, size: int) -> bytes:
-    archive.check(size <= _EXTENDED, start, f"an extended header of {size} bytes")
     return archive.read(start, size, "an extended header")
 
 

@@ -48,12 +48,11 @@ def layout_of(archive: Archive, member: Member) -> Layout:
 
 
 def _old_gnu(archive: Archive, member: Member) -> Layout:
-    part, count = ondisk.SparseMap.of_header(member.block), 0
-    numbers = [_numbers(archive, member, part)]
-    while part.extended:
-        count += 1
-        part = ondisk.SparseMap.of_extension(archive.extension(member.at, count))
-        numbers.append(_numbers(archive, member, part))
+    numbers = [_numbers(archive, member, ondisk.SparseMap.of_header(member.block))]
+    for blocks in archive.extensions(member.at, member.block):
+        for low in range(0, len(blocks), ondisk.BLOCK):
+            part = ondisk.SparseMap.of_extension(blocks[low : low + ondisk.BLOCK])
+            numbers.append(_numbers(archive, member, part))
     size = archive.number(ondisk.real_size(member.block), member.at + 483)
     return _checked(archive, member, size, np.concatenate(numbers), member.start)
 

@@ -10,7 +10,7 @@ from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.description import PARENT, Description, Reference
 from imgconv.sources.mapped import MappedSource, Mapping
-from imgconv.units import SECTOR, KiB, MiB, div_ceil, is_power_of_two, round_up
+from imgconv.units import SECTOR, KiB, MiB, div_ceil, is_power_of_two
 
 BLOCK_SIZES = 128 * KiB, 128 * MiB  # what VirtualBox opens
 UNDO, DIFFERENCING = 3, 4
@@ -32,11 +32,11 @@ def open_vdi(image: ImageFile) -> Source:
     """
     header = _read_header(image)
     _check_header(image, header)
-    size = round_up(header.disk_size, SECTOR)
+    size, warnings = image.rounded(header.disk_size)
     image.check_size(size)
     numbers, where = _read_map(image, header)
     mapping = Mapping.of_blocks(numbers, where, header.block_size, size)
-    return MappedSource(image.file, size, replace(mapping, full=True))
+    return MappedSource(image.file, size, replace(mapping, full=True), warnings)
 
 
 def describe_vdi(image: ImageFile) -> Description:
@@ -49,14 +49,16 @@ def describe_vdi(image: ImageFile) -> Description:
     if any(header.parent_id):
         parent = (Reference(role=PARENT, name=str(UUID(bytes_le=header.parent_id))),)
     kind = header.image_type
+    size, warnings = image.rounded(header.disk_size)
     return Description(
-        virtual_size=round_up(header.disk_size, SECTOR),
+        virtual_size=size,
         version="1.1",
         options={
             "subformat": _SUBFORMATS.get(kind, f"type {kind}"),
             "block_size": header.block_size,
         },
         references=parent,
+        warnings=warnings,
     )
 
 
@@ -108,13 +110,14 @@ def _read_map(image: ImageFile, header: ondisk.Header) -> tuple[Column, Column]:
         start = header.data_offset + slot * stride
         image.check_inside(start, stride, header.map_offset, "a block")
     where = header.data_offset + index * stride
-    # Blocks lie in slots behind the map, so that only one another can be in their way; the
-    # last one may end with the disk.
-    tail = (number == needed - 1) & (index == index.max(initial=0))
-    cut = header.disk_size % header.block_size or header.block_size
-    whole = where[~tail]
-    image.check_places(whole, stride, (), header.map_offset)
-    for at in where[tail].tolist():
-        image.check_inside(at, header.block_extra + cut, header.map_offset, "the last block")
-        image.check(at not in whole, header.map_offset, f"two blocks lie at {at}")
+    # Blocks lie in slots behind the map, so that only one another can be in their way.
+    image.check_blocks(
+        number,
+        where,
+        header.block_size,
+        header.disk_size,
+        (),
+        header.map_offset,
+        front=header.block_extra,
+    )
     return number, where + header.block_extra

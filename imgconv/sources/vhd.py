@@ -43,16 +43,16 @@ def open_vhd(image: ImageFile) -> Source:
     size = round_up(_disk_size(footer), SECTOR)
     image.check(size > 0, at + 48, "the disk has no size")
     image.check_size(size)
+    warnings = _warnings(image, footer, at)
     if footer.disk_type == ondisk.FIXED:
         image.check(at >= size, at + 48, f"{size} bytes of disk, but the file has {at} of them")
-        return MappedSource(
-            image.file, size, Mapping(Ranges.single(0, size), np.zeros(1, np.int64), full=True)
-        )
+        whole = Mapping(Ranges.single(0, size), np.zeros(1, np.int64), full=True)
+        return MappedSource(image.file, size, whole, warnings)
     header = _read_header(image, footer, at)
     mapping = _read_blocks(image, footer, header, at, size)
     if footer.disk_type == ondisk.DYNAMIC:
-        return MappedSource(image.file, size, replace(mapping, full=True))
-    disk = MappedSource(image.file, size, mapping)
+        return MappedSource(image.file, size, replace(mapping, full=True), warnings)
+    disk = MappedSource(image.file, size, mapping, warnings)
     return Layer(disk, mapping.guest.merged()).over(_open_parent(image, header))
 
 
@@ -94,6 +94,7 @@ def describe_vhd(image: ImageFile) -> Description:
         version=f"{footer.version >> 16}.{footer.version & 0xFFFF}",
         options=found,
         references=parent,
+        warnings=_warnings(image, footer, at),
     )
 
 
@@ -114,9 +115,25 @@ def _find_footer(image: ImageFile) -> tuple[ondisk.Footer, int]:
 def _disk_size(footer: ondisk.Footer) -> int:
     """Return what readers take for the disk's size, in bytes."""
     geometry = ondisk.Geometry(footer.cylinders, footer.heads, footer.sectors)
-    if footer.creator_application in GEOMETRY_COUNTS and geometry != _LARGEST_GEOMETRY:
-        return footer.cylinders * footer.heads * footer.sectors * SECTOR
-    return footer.current_size
+    told = geometry.cylinders * geometry.heads * geometry.sectors * SECTOR
+    counts = footer.creator_application in GEOMETRY_COUNTS and geometry != _LARGEST_GEOMETRY
+    return told if counts and 0 < told < footer.current_size else footer.current_size
+
+
+def _warnings(image: ImageFile, footer: ondisk.Footer, at: int) -> tuple[str, ...]:
+    """Return remarks: on a footer that is lost, a size that is in doubt, and a running
+    machine, from which something may be missing."""
+    found, size, other = list[str](), _disk_size(footer), footer.current_size
+    if at == 0:
+        found.append("its footer is lost or damaged; the copy in front is used")
+    if size < other:
+        found.append(
+            f"its geometry, which counts for its creator, tells {size} bytes, and the size "
+            f"beside it {other}; what is behind {size} is left out"
+        )
+    if footer.saved_state:
+        found.append("its machine was saved while it ran; what it had yet to write is missing")
+    return tuple(f"{image.file.name}: {remark}" for remark in found)
 
 
 def _read_header(
@@ -162,7 +179,7 @@ def _read_blocks(
         (table, table + 4 * needed),
         (footer_at, footer_at + FOOTER),
     ]
-    image.check_places(bitmaps, bitmap + block, metadata, table)
+    image.check_blocks(number, bitmaps, block, size, metadata, table, front=bitmap)
     return _written_sectors(image, number, bitmaps, block, size)
 
 

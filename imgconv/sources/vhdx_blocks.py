@@ -122,16 +122,9 @@ def _check_places(
     image.check_places(table.bitmap, size, regions.taken, at)
     taken = [*regions.taken, *((low, low + size) for low in table.bitmap.tolist())]
     # QEMU lets the file of a fixed disk end with the disk, within its last block.
-    number, where = table.number, table.where
-    tail = (number == blocks.count - 1) & (where == where.max(initial=0))
-    whole = where[~tail]
-    image.check_places(whole, blocks.block_size, taken, at)
-    cut = blocks.disk_size % blocks.block_size or blocks.block_size
-    for low in where[tail].tolist():
-        image.check_inside(low, cut, at, "the last block")
-        image.check_places(where[tail], cut, taken, at)
-        behind = whole.max(initial=-blocks.block_size) + blocks.block_size
-        image.check(low >= behind, at, f"two blocks lie at {low}, or on one another there")
+    image.check_blocks(
+        table.number, table.where, blocks.block_size, blocks.disk_size, taken, at
+    )
 
 
 def _sectors(

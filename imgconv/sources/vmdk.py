@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from imgconv.errors import ImageUnsupported
+from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.ondisk import vmdk as ondisk
 from imgconv.ranges import Ranges
 from imgconv.sources.base import Source
@@ -55,7 +55,7 @@ def open_vmdk(image: ImageFile) -> Source:
                 f"{image.file.name}: a {kind} extent, which is a part of a disk; "
                 "open the descriptor"
             )
-    image.check(front.startswith(ondisk.TEXT_MAGIC), 0, "neither an extent nor a descriptor")
+    image.check(front.startswith(ondisk.TEXT_MAGICS), 0, "neither an extent nor a descriptor")
     descriptor = read_descriptor(image)
     if descriptor.create_type not in DESCRIBED:
         raise unsupported(image, descriptor)
@@ -63,14 +63,20 @@ def open_vmdk(image: ImageFile) -> Source:
 
 
 def read_descriptor(image: ImageFile) -> Descriptor:
-    """Return what the descriptor says, wherever the image keeps it."""
-    return parse(image, *descriptor_text(image))
+    """Return what the descriptor says, wherever the image keeps it.
+
+    Raises ImageEncrypted for a disk that is.
+    """
+    found = parse(image, *descriptor_text(image))
+    if found.encryption is not None:
+        raise ImageEncrypted(f"{image.file.name}: is encrypted ({found.encryption[:60]!a})")
+    return found
 
 
 def descriptor_text(image: ImageFile) -> tuple[int, bytes]:
     """Return the descriptor and its file offset, wherever the image keeps it."""
     front = image.read(0, min(SECTOR, image.file.size), "the header")
-    start, length = 0, min(image.file.size, MAX_TEXT)
+    start, length = 0, image.file.size
     if front.startswith(ondisk.MAGIC):
         header = ondisk.SparseHeader.unpack(front)
         if header.descriptor_offset == 0:
@@ -78,22 +84,29 @@ def descriptor_text(image: ImageFile) -> tuple[int, bytes]:
                 f"{image.file.name}: a part of a disk; open the descriptor, which names it"
             )
         start = header.descriptor_offset * SECTOR
-        length = min(header.descriptor_size * SECTOR, MAX_TEXT)
-    return start, image.read(start, length, "the descriptor")
+        length = header.descriptor_size * SECTOR
+    text = image.read(start, min(length, MAX_TEXT), "the descriptor")
+    ends = length <= MAX_TEXT or b"\0" in text
+    image.check(ends, start, f"a descriptor of more than {MAX_TEXT} bytes")
+    return start, text
 
 
 def _open_one_file(image: ImageFile) -> Source:
     header = read_header(image)
     descriptor = read_descriptor(image)
-    if descriptor.create_type in SPLIT:  # the first extent of which describes all
-        return _with_parent(image, descriptor, _open_extents(image, descriptor))
+    if descriptor.create_type in SPLIT:  # the first extent of which, this one, describes all
+        first = open_sparse(image, header)
+        return _with_parent(image, descriptor, _open_extents(image, descriptor, first))
     if descriptor.create_type not in ALONE:
         raise unsupported(image, descriptor)
     return _with_parent(image, descriptor, open_sparse(image, header))
 
 
-def _open_extents(image: ImageFile, descriptor: Descriptor) -> Layer:
-    """Open what the descriptor names, and chain it."""
+def _open_extents(
+    image: ImageFile, descriptor: Descriptor, first: Layer | None = None
+) -> Layer:
+    """Open what the descriptor names, and chain it; the `first` extent may be open already,
+    as the image itself is it."""
     image.check(bool(descriptor.extents), 0, "the descriptor names no extents")
     size = SECTOR * sum(line.sectors for line in descriptor.extents)
     image.check(size > 0, 0, "the disk has no size")
@@ -101,9 +114,9 @@ def _open_extents(image: ImageFile, descriptor: Descriptor) -> Layer:
     parts, own, at = list[Part](), list[Ranges](), 0
     what, taken = f"an extent ({names(descriptor)})", set[tuple[int, int]]()
     try:
-        for line in descriptor.extents:
-            length = line.sectors * SECTOR
-            layer, offset = _open_extent(image, line, what, taken)
+        for number, line in enumerate(descriptor.extents):
+            length, offset = line.sectors * SECTOR, line.offset * SECTOR
+            layer = _open_extent(image, line, what, taken, None if number else first)
             if layer is None:
                 parts.append(Part(length))
                 own.append(Ranges.single(at, at + length))
@@ -119,41 +132,53 @@ def _open_extents(image: ImageFile, descriptor: Descriptor) -> Layer:
 
 
 def _open_extent(
-    image: ImageFile, line: ExtentLine, what: str, taken: set[tuple[int, int]]
-) -> tuple[Layer | None, int]:
-    """Open a part of the disk; return it, if it is in a file, and where it begins there.
+    image: ImageFile,
+    line: ExtentLine,
+    what: str,
+    taken: set[tuple[int, int]],
+    itself: Layer | None,
+) -> Layer | None:
+    """Open the file that a part of the disk is in, if it is in one, and not in the image
+    `itself`.
 
     `taken` are files of tables: one that was several parts would be read as many times.
     """
     if line.kind == "ZERO":
-        return None, 0
+        return None
     if line.access == "NOACCESS":
         raise ImageUnsupported(
             f"{image.file.name}: a part of the disk, {line.name!a}, may not be accessed"
         )
     known = line.kind in ("FLAT", "VMFS") or line.kind in _SPARSE
     image.check(known, 0, f"an extent of kind {line.kind}")
+    if itself is not None:
+        image.check(line.kind == "SPARSE", 0, f"a first extent of kind {line.kind}, not this")
+        _check_room(image, line, itself)
+        return itself
     file = open_reference(image, line.name, what)
-    length, offset = line.sectors * SECTOR, line.offset * SECTOR
     try:
         if line.kind in ("FLAT", "VMFS"):
             layer = Layer(file, Ranges.single(0, file.size))
         else:
-            image.check(offset == 0, 0, f"the extent {line.name!a} has an offset")
+            image.check(line.offset == 0, 0, f"the extent {line.name!a} has an offset")
             image.check(file.inode not in taken, 0, f"{line.name!a} is two extents")
             taken.add(file.inode)
             layer = _SPARSE[line.kind](image.needed(file))
-        there = layer.source.size
-        image.check(
-            offset + length <= round_up(there, SECTOR),
-            0,
-            f"the extent {line.name!a} has {there} bytes; "
-            f"{offset + length} are said to be in it",
-        )
+        _check_room(image, line, layer)
     except BaseException:
         file.close()
         raise
-    return layer, offset
+    return layer
+
+
+def _check_room(image: ImageFile, line: ExtentLine, layer: Layer) -> None:
+    """Refuse a file that is too short for the part of the disk that is to be in it."""
+    there, needed = layer.source.size, (line.offset + line.sectors) * SECTOR
+    image.check(
+        needed <= round_up(there, SECTOR),
+        0,
+        f"the extent {line.name!a} has {there} bytes; {needed} are said to be in it",
+    )
 
 
 def _open_sparse_extent(image: ImageFile) -> Layer:

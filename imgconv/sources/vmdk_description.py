@@ -18,7 +18,6 @@ from imgconv.sources.vmdk_sparse import read_header
 from imgconv.units import SECTOR
 
 _VALUE = '^[ \\t]*{}[ \\t]*=[ \\t]*"?([^"\\r\\n]*)'
-_ENCRYPTED = re.compile(rb"^[ \t]*encryption\.", re.MULTILINE | re.IGNORECASE)
 
 
 def describe_vmdk(image: ImageFile) -> Description:
@@ -37,7 +36,7 @@ def describe_vmdk(image: ImageFile) -> Description:
         space = ondisk.SeSparseHeader.unpack(front)
         version = f"{space.version >> 32}.{space.version & 0xFFFFFFFF}"
         return _describe_part(image, version, space.capacity, space.grain_size)
-    image.check(front.startswith(ondisk.TEXT_MAGIC), 0, "neither an extent nor a descriptor")
+    image.check(front.startswith(ondisk.TEXT_MAGICS), 0, "neither an extent nor a descriptor")
     at, text = descriptor_text(image)
     descriptor = parse(image, at, text)
     return Description(
@@ -45,7 +44,7 @@ def describe_vmdk(image: ImageFile) -> Description:
         version=_value(text, "version"),
         options=_options(descriptor, text),
         references=_references(descriptor),
-        encryption=_encryption(text),
+        encryption=_encryption(descriptor),
     )
 
 
@@ -64,7 +63,7 @@ def _describe_sparse(image: ImageFile) -> Description:
         version=str(header.version),
         options=_options(descriptor, text) | {"grain_size": header.grain_size * SECTOR},
         references=_references(descriptor),
-        encryption=_encryption(text),
+        encryption=_encryption(descriptor),
         dirty=dirty,
     )
 
@@ -112,5 +111,5 @@ def _value(text: bytes, key: str) -> str | None:
     return one_line(found[1].decode("utf-8", "replace").strip()) if found else None
 
 
-def _encryption(text: bytes) -> str | None:
-    return "VMware" if _ENCRYPTED.search(text.partition(b"\0")[0]) else None
+def _encryption(descriptor: Descriptor) -> str | None:
+    return None if descriptor.encryption is None else "VMware"

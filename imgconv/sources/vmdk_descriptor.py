@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from imgconv.errors import ImageEncrypted, ImageUnsupported
+from imgconv.errors import ImageUnsupported
 from imgconv.sources.checked import ImageFile
 from imgconv.units import MiB
 
@@ -31,13 +31,17 @@ class ExtentLine:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a descriptor says, as far as it matters for reading."""
+    """What a descriptor says, as far as it matters for reading.
+
+    `encryption` is what it says first of how the disk is encrypted, None if it is not.
+    """
 
     create_type: str
     content_id: int
     parent_id: int
     parent_name: str
     extents: tuple[ExtentLine, ...]
+    encryption: str | None
 
     @property
     def has_parent(self) -> bool:
@@ -52,7 +56,7 @@ def parse(image: ImageFile, at: int, raw: bytes) -> Descriptor:
     said twice: of two readers one might believe the first, and the other the last.
     """
     text = raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-    values, extents = dict[str, str](), list[ExtentLine]()
+    values, extents, encryption = dict[str, str](), list[ExtentLine](), None
     for line in (line.strip() for line in text.split("\n")):
         if _ACCESS.match(line):
             extents.append(_parse_extent(image, at, line))
@@ -61,7 +65,7 @@ def parse(image: ImageFile, at: int, raw: bytes) -> Descriptor:
         key, equals, value = line.partition("=")
         key = key.strip().lower()
         if key.startswith("encryption."):
-            raise ImageEncrypted(f"{image.file.name}: is encrypted ({key[:60]!a})")
+            encryption = encryption or key
         if equals and key in _KEYS:
             image.check(key not in values, at, f"the descriptor says {key} twice")
             values[key] = value.strip().strip('"')
@@ -72,6 +76,7 @@ def parse(image: ImageFile, at: int, raw: bytes) -> Descriptor:
         _parse_id(image, at, values.get("parentcid", f"{NO_PARENT:x}")),
         values.get("parentfilenamehint", ""),
         tuple(extents),
+        encryption,
     )
 
 

@@ -118,9 +118,21 @@ def _final_directory(image: ImageFile, header: ondisk.SparseHeader) -> _Director
         at + _AT_DIRECTORY,
         "the footer does not say where the directory is",
     )
-    same = replace(footer, directory_offset=header.directory_offset) == header
-    image.check(same, at, "the footer is not what the header is")
+    image.check(is_copy(footer, header), at, "the footer is not what the header is")
     return _Directory(footer.directory_offset, at + _AT_DIRECTORY)
+
+
+def is_copy(footer: ondisk.SparseHeader, header: ondisk.SparseHeader) -> bool:
+    """Say whether both are of one disk; what a writer may learn on the way need not be so."""
+    learned = replace(
+        footer,
+        redundant_directory_offset=header.redundant_directory_offset,
+        directory_offset=header.directory_offset,
+        overhead=header.overhead,
+        unclean_shutdown=header.unclean_shutdown,
+        padding=header.padding,
+    )
+    return learned == header
 
 
 def _read_plain(

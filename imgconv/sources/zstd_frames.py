@@ -15,7 +15,7 @@ from imgconv.units import SECTOR, MiB
 
 MAX_WINDOW = 32 * MiB  # history of one frame, which is memory; `zstd --long` takes 128 MiB
 _HISTORIES = 64 * MiB  # of all frames that are decoded at once
-_TINY = 1 << 16  # things that hold next to nothing, more than any tool makes
+_TINY = 1 << 14  # things that hold next to nothing, more than any tool makes
 
 
 class FrameBytes:

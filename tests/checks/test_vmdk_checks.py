@@ -312,8 +312,14 @@ def footer_gone(image: Path) -> tuple[str, int, str]:
 
 def footer_differs(image: Path) -> tuple[str, int, str]:
     at = image.stat().st_size - 1024
-    flip(image, at + 100)
+    flip(image, at + 12)  # the disk's size
     return "footer-copy", at, "corruption"
+
+
+def footer_differs_in_little(image: Path) -> tuple[str, int, str]:
+    at = image.stat().st_size - 1024
+    flip(image, at + 64)  # where grains begin
+    return "footer-copy", at, "warning"
 
 
 def footer_without_directory(image: Path) -> tuple[str, int, str]:
@@ -354,6 +360,7 @@ STREAMED = [
     marker_wrong,
     footer_gone,
     footer_differs,
+    footer_differs_in_little,
     footer_without_directory,
     end_is_no_end,
     table_without_marker,

@@ -240,10 +240,14 @@ RAW_TAR_GZ = {
     "pax size negative": tar(packed(pax(record(b"size", b"-1")), member()), "a size '-1'"),
     "pax size of 99 digits": tar(packed(pax(record(b"size", b"9" * 99)), member()), "a size"),
     "pax header of 2 MiB": tar(
-        zeros_behind(member(type=b"x", size=2 * MiB), 3 * MiB), "an extended header of 2097152"
+        zeros_behind(member(type=b"x", size=2 * MiB), 3 * MiB), "extended headers of 2097152"
+    ),
+    "pax headers of 5 MiB": tar(
+        packed(*[pax(record(b"a", b"") * 50_000) for _ in range(20)]),
+        "extended headers of 500000",
     ),
     "long name of 2 MiB": tar(
-        zeros_behind(member(type=b"L", size=2 * MiB), 3 * MiB), "an extended header of 2097152"
+        zeros_behind(member(type=b"L", size=2 * MiB), 3 * MiB), "extended headers of 2097152"
     ),
     "wrong CRC-32": tar(
         changed(packed(member(size=512), bytes(512)), -8, b"\1\2\3\4"), "not that of the CRC-32"

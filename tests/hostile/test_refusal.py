@@ -26,7 +26,7 @@ from imgconv.sources.options import Budget
 from imgconv.units import MiB, round_up
 
 TESTS = Path(__file__).parent.parent
-SECONDS = 2.0  # of processor time for one image; a quiet machine needs less than half of it
+SECONDS = 1.0  # of processor time for one image, with start-up; 0.4 is the most seen
 MEMORY = 256 * MiB  # of a process that has had all images of a format
 SOUND: dict[str, Callable[[], Made]] = {
     "qcow2": make_qcow2,

@@ -114,6 +114,22 @@ def test_a_backing_file_of_an_unsaid_format_is_looked_at(tmp_path: Path) -> None
     assert_as_qemu_reads_it(top)
 
 
+def test_a_snapshot_is_compared_with_a_disk_of_another_format(tmp_path: Path) -> None:
+    """What is said of the one disk is not said of the other."""
+    raw, image = disks.dense(tmp_path / "before.raw", MiB), tmp_path / "disk.img"
+    assert qemu_img("convert", "-O", "qcow2", "-f", "raw", raw, image).returncode == 0
+    assert qemu_img("snapshot", "-c", "before", image).returncode == 0
+    qemu_io(image, "write -P 3 0 64k")
+    for words, status in (((), 1), (("--snapshot", "before"), 0)):
+        done = command("compare", "-f", "qcow2", *words, image, raw)
+        assert (done.returncode, done.stderr) == (status, "")
+    assert command("compare", "-f", "raw", image, raw).returncode == 1
+    assert command("compare", raw, image).returncode == 2  # named like a raw disk
+    assert command("compare", "-F", "qcow2", raw, image).returncode == 1
+    assert command("compare", "-f", "raw", "-F", "raw", image, image).returncode == 0
+    assert command("compare", "-f", "qcow2", "-F", "raw", image, image).returncode == 1
+
+
 def test_a_snapshot_of_a_disk_over_another(tmp_path: Path) -> None:
     disks.dense(tmp_path / "base.raw", SIZE)
     top = create(tmp_path / "top.qcow2", None, "-b", "base.raw", "-F", "raw")

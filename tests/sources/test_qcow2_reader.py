@@ -104,6 +104,10 @@ def test_a_size_that_is_no_multiple_of_a_sector(tmp_path: Path) -> None:
     with imgconv.open(image) as disk:
         assert disk.size == SIZE
         assert disk.read(SIZE - 100, 100) == bytes(100)
+        (warning,) = disk.warnings
+        assert f"{SIZE - 100} bytes is no whole sectors; rounded up to {SIZE}" in warning
+    found = imgconv.info(image)
+    assert (found.virtual_size, found.warnings) == (SIZE, (warning,))
 
 
 def test_a_dirty_image_is_read_with_a_warning(tmp_path: Path) -> None:

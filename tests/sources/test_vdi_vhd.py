@@ -150,6 +150,17 @@ def test_vdi_of_any_kind(block: int, extra: int, short: bool) -> None:
     assert found == b"F" * block + bytes(block) + b"L" * (8 * KiB)
 
 
+def test_a_vdi_that_ends_within_a_sector_is_rounded_up(tmp_path: Path) -> None:
+    size = 2 * MiB + 8 * KiB - 100
+    (tmp_path / "d.vdi").write_bytes(make_vdi(disk_size=size))
+    with imgconv.open(tmp_path / "d.vdi") as disk:
+        assert disk.size == size + 100
+        assert disk.read(2 * MiB, 8 * KiB) == b"L" * (8 * KiB)
+        (warning,) = disk.warnings
+    assert f"a disk of {size} bytes is no whole sectors; rounded up to {size + 100}" in warning
+    assert imgconv.info(tmp_path / "d.vdi").warnings == (warning,)
+
+
 @pytest.mark.parametrize(
     ("fields", "offset", "reason"),
     [
@@ -247,6 +258,35 @@ def test_an_old_footer_is_a_byte_short() -> None:
     assert open_vhd(whole[:-1]) == open_vhd(whole)
 
 
+def vhd_warnings(content: bytes) -> tuple[str, ...]:
+    return open_image(engine.MemorySource(content), "vhd").warnings
+
+
+def test_what_a_vhd_may_lack_is_told(tmp_path: Path) -> None:
+    assert vhd_warnings(make_vhd()) == ()
+    (lost,) = vhd_warnings(make_vhd()[:-512])
+    assert "the copy in front is used" in lost
+    (saved,) = vhd_warnings(make_vhd(footer={"saved_state": 1}))
+    assert "saved while it ran" in saved
+    less = make_vhd(footer={"creator_application": b"vpc ", "cylinders": 100})
+    (left_out,) = vhd_warnings(less)
+    assert "tells 3481600 bytes, and the size beside it 4202496" in left_out
+    (tmp_path / "d.vhd").write_bytes(less)
+    found = imgconv.info(tmp_path / "d.vhd")
+    assert found.virtual_size == 3481600
+    assert found.warnings == (left_out.replace("memory", str(tmp_path / "d.vhd")),)
+
+
+def test_the_last_block_of_a_vhd_may_end_with_the_disk() -> None:
+    whole = make_vhd(entries=(4, vhd.UNALLOCATED, (2048 + 512 + 2 * MiB) // SECTOR))
+    missing = 2 * MiB - 8 * KiB
+    cut = whole[: -512 - missing] + whole[-512:]
+    assert open_vhd(cut) == open_vhd(whole)
+    shorter = whole[: -1024 - missing] + whole[-512:]
+    with pytest.raises(ImageMalformed, match=r"a block would be at|on the metadata"):
+        open_vhd(shorter)
+
+
 @pytest.mark.parametrize(
     ("creator", "cylinders", "sectors"),
     [
@@ -255,6 +295,8 @@ def test_an_old_footer_is_a_byte_short() -> None:
         (b"qem2", 10, None),
         (b"vpc ", 100, 100 * 4 * 17),
         (b"qemu", 100, 100 * 4 * 17),
+        (b"vpc ", 0, None),
+        (b"vpc ", 65000, None),
     ],
 )
 def test_what_size_a_disk_has(creator: bytes, cylinders: int, sectors: int | None) -> None:

@@ -18,7 +18,14 @@ from support.reading import as_qemu_reads_it, guest_of
 
 import imgconv
 from imgconv import ReadOptions
-from imgconv.errors import ImageMalformed, ImageUnsupported, OptionError, SourceError
+from imgconv.errors import (
+    FormatMismatch,
+    ImageEncrypted,
+    ImageMalformed,
+    ImageUnsupported,
+    OptionError,
+    SourceError,
+)
 from imgconv.ondisk import vmdk
 from imgconv.sources import open_image
 from imgconv.units import SECTOR, KiB, MiB
@@ -125,6 +132,52 @@ def test_parts_with_offsets_zeros_and_windows_line_ends(tmp_path: Path) -> None:
         assert not any(whole[100 * SECTOR : 300 * SECTOR])
         assert whole[300 * SECTOR :] == raw[: 5 * SECTOR]
         assert [stop for *_, stop, is_data in disk.extents() if not is_data] == [300 * SECTOR]
+
+
+@pytest.mark.parametrize("first", ["# Disk Descriptor File", "#Disk DescriptorFile"])
+def test_a_descriptor_may_begin_in_other_ways(tmp_path: Path, first: str) -> None:
+    image = tmp_path / "disk.vmdk"
+    image.write_text(text("RW 8 ZERO").replace("# Disk DescriptorFile", first))
+    with imgconv.open(image) as disk:
+        assert disk.read(0, disk.size) == bytes(8 * SECTOR)
+    image = image.rename(tmp_path / "disk.raw")
+    with pytest.raises(FormatMismatch, match="looks like vmdk"):
+        imgconv.open(image)
+
+
+def test_a_descriptor_that_goes_on_is_not_read_in_part(tmp_path: Path) -> None:
+    image = tmp_path / "disk.vmdk"
+    image.write_text(text("RW 8 ZERO") + "#\n" * (MiB // 2) + "RW 8 ZERO\n")
+    with pytest.raises(ImageMalformed, match="a descriptor of more than 1048576 bytes"):
+        imgconv.open(image)
+    assert "descriptor" in {found.rule for found in imgconv.check(image).findings}
+
+
+def test_the_first_part_may_describe_all(tmp_path: Path) -> None:
+    image = made(tmp_path, "twoGbMaxExtentSparse")
+    lines = f'RW {SIZE // SECTOR} SPARSE "disk-s001.vmdk"', "RW 8 ZERO"
+    said = text(*lines, kind="twoGbMaxExtentSparse").encode()
+    part = tmp_path / "disk-s001.vmdk"
+    patch(part, SECTOR, said)
+    image.write_bytes(said)
+    with imgconv.open(part) as disk, imgconv.open(image, read=HERE) as same:
+        whole = (tmp_path / "disk.raw").read_bytes() + bytes(8 * SECTOR)
+        assert disk.read(0, disk.size) == same.read(0, same.size) == whole
+    patch(part, SECTOR, said.replace(b"RW 8 ZERO", b'RW 8 SPARSE "disk-s001.vmdk"'))
+    with pytest.raises(ImageUnsupported, match="needs itself"):
+        imgconv.open(part, read=HERE)
+    for line in (b"NOACCESS", b"RW 8 ZERO\nRW"):
+        patch(part, SECTOR, said.replace(b"RW", line, 1))
+        with pytest.raises(SourceError, match=r"may not be accessed|is not allowed"):
+            imgconv.open(part)
+
+
+def test_what_an_encrypted_disk_is_can_be_told(tmp_path: Path) -> None:
+    image = tmp_path / "disk.vmdk"
+    image.write_text(text("RW 8 ZERO") + 'encryption.keySafe = "vmware:key/list/(pair/(x))"\n')
+    assert imgconv.info(image).encryption == "VMware"
+    with pytest.raises(ImageEncrypted, match=r"is encrypted \('encryption.keysafe'\)"):
+        imgconv.open(image)
 
 
 # What only ESX writes.
@@ -371,6 +424,10 @@ STREAM_DAMAGE: dict[str, Callable[[bytearray, int], None]] = {
     "huge length": lambda c, at: struct.pack_into("<I", c, at + 8, 1 << 31),
     "cut short": lambda c, at: struct.pack_into("<I", c, at + 8, 100),
     "broken data": lambda c, at: struct.pack_into("<4s", c, at + 12, b"\xff" * 4),
+    "footer of another version": lambda c, at: struct.pack_into("<I", c, len(c) - 1024 + 4, 1),
+    "footer of another descriptor": lambda c, at: struct.pack_into(
+        "<Q", c, len(c) - 1024 + 28, 2
+    ),
     "footer of another disk": lambda c, at: struct.pack_into("<Q", c, len(c) - 1024 + 12, 9),
     "footer without directory": lambda c, at: struct.pack_into(
         "<Q", c, len(c) - 1024 + 56, vmdk.DIRECTORY_AT_END
@@ -390,6 +447,18 @@ def test_damaged_streams_are_refused(tmp_path: Path, case: str) -> None:
     STREAM_DAMAGE[case](content, grain_at(content))
     with pytest.raises(ImageMalformed):
         opened(content)
+
+
+@pytest.mark.parametrize("field", [48, 64, 72, 100])
+def test_what_a_writer_learns_on_the_way_is_in_the_footer_alone(
+    tmp_path: Path, field: int
+) -> None:
+    """The second directory, where grains begin, whether it was closed, and padding."""
+    content = stream(tmp_path)
+    content[len(content) - 1024 + field] ^= 1
+    assert opened(content) == (tmp_path / "disk.raw").read_bytes()
+    (tmp_path / "s.vmdk").write_bytes(content)
+    assert len(check(tmp_path / "s.vmdk")) == 3 * 64 * KiB
 
 
 def test_a_stream_whose_checksum_is_wrong(tmp_path: Path) -> None:
