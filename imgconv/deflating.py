@@ -2,15 +2,16 @@
 
 ISA-L is the fastest by far; zlib-ng, where the history is short, and libdeflate, where it is
 full, make less of what repeats itself: of records and machine code more than of texts, and
-nothing of what is compressed already. So at low levels two of them share the work, and how
-many bytes of a block equal the one four before says which of them has it. Nothing else
-does, so that the same blocks always give the same bytes. What each pair is worth stands in
+nothing of what is compressed already. So at low levels they share the work, and how many
+bytes of a block equal the one four before says which of them has it. Nothing else does, so
+that the same blocks always give the same bytes. What each choice is worth stands in
 `benchmarks/README.md`.
 
 Where a library is not installed zlib does it: every level always works, the same block then
 takes other bytes.
 """
 
+from bisect import bisect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -22,35 +23,52 @@ Compress: TypeAlias = Callable[[memoryview], bytes]  # safe from any number of t
 _ISAL_LEVELS = 3
 _SHORT, _FULL = 12, 15  # of history, as powers of two
 _PERIOD = 4  # bytes, of records and tables
+_NOISE = 0.005  # the share that repeats by chance is 1/256
 
 
 def raw_deflate(level: int) -> Compress:
     """Return a compressor to raw deflate (RFC 1951) with a history of 4 KiB."""
-    if level in (1, 2):  # ISA-L's own 1 is as slow as its 2, and larger
-        return _zlib_like(level + 1, -_SHORT)
+    if level == 1:
+        return _fastest_raw()
+    if level == 2:
+        return _zlib_like(3, -_SHORT)
     if level == 3:
-        return _by_repeats(_zlib_like(3, -_SHORT), 0.06, _zlib_like(4, -_SHORT))
+        text, records = _zlib_like(3, -_SHORT), _zlib_like(5, -_SHORT)
+        return _by_repeats((0, _zlib_like(2, -_SHORT)), (_NOISE, text), (0.12, records))
     return _zlib_like(level, -_SHORT)
+
+
+def _fastest_raw() -> Compress:
+    """Return what ISA-L does at level 2: its own 1 is as slow, and larger. With less memory
+    codes change more often, which makes blocks smaller by a 600th."""
+    try:
+        from isal import igzip_lib
+    except ImportError:
+        return _zlib_like(2, -_SHORT)
+    raw, small = igzip_lib.COMP_DEFLATE, igzip_lib.MEM_LEVEL_SMALL
+    return partial(igzip_lib.compress, level=2, flag=raw, mem_level=small, hist_bits=_SHORT)
 
 
 def zlib_stream(level: int) -> Compress:
     """Return a compressor to zlib streams (RFC 1950) with all the history deflate has."""
+    fast = _zlib_like(2, _FULL)
     if level == 1:
-        return _by_repeats(_zlib_like(2, _FULL), 0.07, _libdeflate(2))
+        return _by_repeats((0, fast), (0.07, _libdeflate(2)))
     if level == 2:
-        return _by_repeats(_zlib_like(2, _FULL), 0.07, _libdeflate(5))
+        return _by_repeats((0, fast), (0.07, _libdeflate(5)))
     if level == 3:
-        return _by_repeats(_zlib_like(2, _FULL), 0.055, _libdeflate(5))
+        return _by_repeats((0, fast), (0.055, _libdeflate(5)))
     return _libdeflate(level)
 
 
-def _by_repeats(few: Compress, share: float, many: Compress) -> Compress:
-    """Return a compressor that gives a block of which at least this share repeats to
-    `many`, and others to `few`."""
+def _by_repeats(*steps: tuple[float, Compress]) -> Compress:
+    """Return a compressor that gives a block to the last of those whose share of its bytes
+    repeats; shares ascend from 0."""
+    shares = [share for share, _ in steps]
 
     def compress(block: memoryview) -> bytes:
-        chosen = many if repeats(block, _PERIOD) >= share * len(block) else few
-        return chosen(block)
+        step = bisect(shares, repeats(block, _PERIOD) / len(block)) - 1
+        return steps[step][1](block)
 
     return compress
 
