@@ -2,15 +2,16 @@
 
 ISA-L is the fastest by far; zlib-ng, where the history is short, and libdeflate, where it is
 full, make less of what repeats itself: of records and machine code more than of texts, and
-nothing of what is compressed already. So at low levels two of them share the work, and how
-many bytes of a block equal the one four before says which of them has it. Nothing else
-does, so that the same blocks always give the same bytes. What each pair is worth stands in
+nothing of what is compressed already. So at low levels they share the work, and how many
+bytes of a block equal the one four before says which of them has it. Nothing else does, so
+that the same blocks always give the same bytes. What each choice is worth stands in
 `benchmarks/README.md`.
 
 Where a library is not installed zlib does it: every level always works, the same block then
 takes other bytes.
 """
 
+from bisect import bisect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -20,50 +21,58 @@ from imgconv.native import repeats
 Compress: TypeAlias = Callable[[memoryview], bytes]  # safe from any number of threads
 
 _ISAL_LEVELS = 3
-_BY_ADDRESS = 2  # levels of ISA-L with the fault that `_in_two` is for
-_HEAD = 8  # bytes: fewer than the routine with the fault takes
+_HEAD = 8  # bytes: fewer than ISA-L's routine for long streams takes
+_SYNC, _FINISH = 2, 4  # zlib's Z_SYNC_FLUSH and Z_FINISH
 _SHORT, _FULL = 12, 15  # of history, as powers of two
 _PERIOD = 4  # bytes, of records and tables
+_NOISE = 0.005  # the share that repeats by chance is 1/256
+_LITTLE, _MUCH = 3, 8  # memory, by zlib's scale: with little, ISA-L's codes change more often
 
 
 def raw_deflate(level: int) -> Compress:
     """Return a compressor to raw deflate (RFC 1951) with a history of 4 KiB."""
-    if level in (1, 2):  # ISA-L's own 1 is as slow as its 2, and larger
-        return _zlib_like(level + 1, -_SHORT)
+    if level == 1:  # what ISA-L does at level 2: its own 1 is as slow, and larger
+        return _zlib_like(2, -_SHORT, _LITTLE)
+    if level == 2:
+        return _zlib_like(3, -_SHORT)
     if level == 3:
-        return _by_repeats(_zlib_like(3, -_SHORT), 0.06, _zlib_like(4, -_SHORT))
+        text, records = _zlib_like(3, -_SHORT), _zlib_like(5, -_SHORT)
+        return _by_repeats((0, _zlib_like(2, -_SHORT)), (_NOISE, text), (0.12, records))
     return _zlib_like(level, -_SHORT)
 
 
 def zlib_stream(level: int) -> Compress:
     """Return a compressor to zlib streams (RFC 1950) with all the history deflate has."""
+    fast = _zlib_like(2, _FULL)
     if level == 1:
-        return _by_repeats(_zlib_like(2, _FULL), 0.07, _libdeflate(2))
+        return _by_repeats((0, fast), (0.07, _libdeflate(2)))
     if level == 2:
-        return _by_repeats(_zlib_like(2, _FULL), 0.07, _libdeflate(5))
+        return _by_repeats((0, fast), (0.07, _libdeflate(5)))
     if level == 3:
-        return _by_repeats(_zlib_like(2, _FULL), 0.055, _libdeflate(5))
+        return _by_repeats((0, fast), (0.055, _libdeflate(5)))
     return _libdeflate(level)
 
 
-def _by_repeats(few: Compress, share: float, many: Compress) -> Compress:
-    """Return a compressor that gives a block of which at least this share repeats to
-    `many`, and others to `few`."""
+def _by_repeats(*steps: tuple[float, Compress]) -> Compress:
+    """Return a compressor that gives a block to the last of those whose share of its bytes
+    repeats; shares ascend from 0."""
+    shares = [share for share, _ in steps]
 
     def compress(block: memoryview) -> bytes:
-        chosen = many if repeats(block, _PERIOD) >= share * len(block) else few
-        return chosen(block)
+        step = bisect(shares, repeats(block, _PERIOD) / len(block)) - 1
+        return steps[step][1](block)
 
     return compress
 
 
-def _zlib_like(level: int, wbits: int) -> Compress:
+def _zlib_like(level: int, wbits: int, memory: int = _MUCH) -> Compress:
     library = deflate_library(level)
-    if level > _BY_ADDRESS:
+    if not _heeds_addresses(library, level):
         return partial(library.compress, level=level, wbits=wbits)
 
     def compress(block: memoryview) -> bytes:
-        packed = _in_two(library, level, wbits, library.Z_FINISH, block)
+        deflater = library.compressobj(level, library.DEFLATED, wbits, memory)
+        packed = _in_two(deflater, _FINISH, block)
         if len(packed) <= len(block):
             return packed
         # In two, noise may take more than zlib's bound, for which readers have room.
@@ -73,24 +82,22 @@ def _zlib_like(level: int, wbits: int) -> Compress:
     return compress
 
 
-def _in_two(library: Any, level: int, wbits: int, flush: int, block: memoryview) -> bytes:
-    """Compress the first bytes of a block on their own, and so every block alike.
+def _heeds_addresses(library: Any, level: int) -> bool:
+    """Whether what it makes of a block depends on where in memory it does so.
 
-    ISA-L's routine for these levels files the third place of a new stream under a hash of
+    ISA-L's routine for levels 1 and 2 files the third place of a new stream under a hash of
     the stream's own address (`write_first_byte` of igzip_icf_body_h1_gr_bt.asm hashes a
     register before it is loaded). Where that address hits the hash of what stands there, in
-    one of some thousands of blocks, another match is found. What follows a flush is no new
-    stream, and so few bytes before it are taken by another routine.
+    one of some thousands of blocks, another match is found.
     """
-    deflater = library.compressobj(level, library.DEFLATED, wbits)
-    return b"".join(
-        (
-            deflater.compress(block[:_HEAD]),
-            deflater.flush(library.Z_SYNC_FLUSH),
-            deflater.compress(block[_HEAD:]),
-            deflater.flush(flush),
-        )
-    )
+    return bool(library.__name__ == "isal.isal_zlib") and level in (1, 2)
+
+
+def _in_two(deflater: Any, flush: int, block: memoryview) -> bytes:
+    """Compress a block by ISA-L, the first bytes on their own, to the same bytes everywhere:
+    what follows a flush is no new stream, and so few bytes are taken by another routine."""
+    first = deflater.compress(block[:_HEAD]) + deflater.flush(_SYNC)
+    return b"".join((first, deflater.compress(block[_HEAD:]), deflater.flush(flush)))
 
 
 def _libdeflate(level: int) -> Compress:
@@ -111,12 +118,13 @@ def deflate_blocks(level: int) -> Compress:
     """Return a compressor to deflate blocks that others may follow: they end at a byte, none
     of them is the last of its stream, and they refer to nothing before them."""
     library = deflate_library(level)
-    if level <= _BY_ADDRESS:
-        return partial(_in_two, library, level, -library.MAX_WBITS, library.Z_SYNC_FLUSH)
+    at_once = not _heeds_addresses(library, level)
 
     def compress(block: memoryview) -> bytes:
         deflater = library.compressobj(level, library.DEFLATED, -library.MAX_WBITS)
-        blocks: bytes = deflater.compress(block) + deflater.flush(library.Z_SYNC_FLUSH)
+        if not at_once:
+            return _in_two(deflater, _SYNC, block)
+        blocks: bytes = deflater.compress(block) + deflater.flush(_SYNC)
         return blocks
 
     return compress

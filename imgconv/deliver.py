@@ -51,15 +51,17 @@ class _Pieces:
         counts = [len(at) for at, _, _ in self.columns]
         origin = np.repeat(np.arange(len(counts)), counts)
         at, size, where = (np.concatenate(column) for column in zip(*self.columns, strict=True))
-        if len(counts) > 1:
-            order = np.argsort(at, kind="stable")
-            at, size, where, origin = at[order], size[order], where[order], origin[order]
-        return Stretch(offset, length, at, size, where, origin, tuple(self.contents))
+        rows = np.argsort(at, kind="stable")
+        columns = at[rows], size[rows], where[rows], origin[rows]
+        return Stretch(offset, length, *columns, tuple(self.contents))
 
 
 def _add_data(pieces: _Pieces, segments: Segments, starts: Column, found: Found) -> None:
     """Where each stretch of found data goes."""
-    rows = segments.kind == DATA
+    rows = np.flatnonzero(segments.kind == DATA)
+    rows = rows[
+        np.argsort(segments.ref[rows], kind="stable")
+    ]  # encoded units come in any order
     wanted = Ranges(segments.ref[rows], segments.ref[rows] + segments.length[rows])
     in_found, in_wanted, shared = overlaps(found.data, wanted)
     at = starts[rows][in_wanted] + shared.start - wanted.start[in_wanted]

@@ -45,6 +45,11 @@ def granule_of(writer: Writer) -> int:
     return writer.unit if isinstance(writer, EncodingWriter) else min(writer.unit, GRANULE)
 
 
+def span_of(writer: Writer) -> int:
+    """Return the guest bytes of which a writer must be told at once."""
+    return writer.span if isinstance(writer, EncodingWriter) else writer.unit
+
+
 def page_buffer(size: int) -> memoryview:
     """Memory for a worker: whole pages, to which the kernel copies up to twice as fast."""
     try:
@@ -63,13 +68,13 @@ class _Pass:
         self._source, self._lanes = source, lanes
         self._granules = [granule_of(lane.writer) for lane in lanes]
         self._granule = lcm(*self._granules)
-        self._unit = lcm(*(lane.writer.unit for lane in lanes))
-        self._scan, self._pace = scanner(source), Pace(self._unit, threads)
+        self._span = lcm(*(span_of(lane.writer) for lane in lanes))
+        self._scan, self._pace = scanner(source), Pace(self._span, threads)
 
     def batches(self) -> Iterator[Batch]:
-        """Cut the disk where no lane's unit is cut in two."""
+        """Cut the disk where no lane's unit or span is cut in two."""
         extents, size = self._source.extents(), self._source.size
-        return batches(extents, size, self._unit, self._granule, self._pace)
+        return batches(extents, size, self._span, self._granule, self._pace)
 
     def make_worker(self) -> Callable[[Batch, Turn], None]:
         return partial(self._convert, page_buffer(self._pace.most))

@@ -7,7 +7,8 @@ describes is
     head (reserved, contents last) · begin · place, place, ... · finish
 
 and depends only on the disk, the options and the sequence of units, never on how that
-sequence was cut into calls. Lengths and offsets are in bytes.
+sequence was cut into calls, of which none cuts a `span` of an encoding writer. Lengths and
+offsets are in bytes.
 """
 
 from abc import ABC, abstractmethod
@@ -72,6 +73,12 @@ class PlannedWriter(BaseWriter):
 
 class EncodingWriter(BaseWriter):
     """A writer whose units are encoded one by one, to lengths known only then."""
+
+    @property
+    def span(self) -> int:
+        """Guest bytes, a multiple of `unit`: the units between two multiples of it are placed
+        in one call, in any order the writer likes."""
+        return self.unit
 
     @abstractmethod
     def encode(self, start: int, content: memoryview) -> bytes | memoryview:

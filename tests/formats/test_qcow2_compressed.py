@@ -13,6 +13,7 @@ from support.peers import assert_same_guest
 import imgconv
 from imgconv.errors import OptionError
 from imgconv.formats.base import Disk, EncodingWriter
+from imgconv.formats.qcow2_compressed import SPAN
 from imgconv.identity import Identity
 from imgconv.units import KiB, MiB
 
@@ -74,6 +75,37 @@ def test_the_bound_holds(cluster: int) -> None:
     assert isinstance(writer, EncodingWriter)
     image = engine.one_pass(engine.MemorySource(content), options)
     assert len(image) <= writer.bound(len(content) // cluster)
+
+
+def scattered(count: int) -> bytes:
+    """Clusters of which every fifth is noise, and the others shrink to any length."""
+    rng = random.Random(7)
+    noise = [CLUSTER if i % 5 == 4 else rng.randrange(100, 50_000) for i in range(count)]
+    return b"".join(rng.randbytes(length).ljust(CLUSTER, b".") for length in noise)
+
+
+@pytest.mark.parametrize("codec", ["zlib", "zstd"])
+def test_plain_clusters_leave_small_gaps(tmp_path: Path, codec: str) -> None:
+    """On their own 38 of them would leave half a cluster each."""
+    content = scattered(6 * SPAN // CLUSTER)
+    options = imgconv.Qcow2(compression_type=codec)
+    writer = options.writer(Disk(len(content), Identity("x"), "x"))
+    assert isinstance(writer, EncodingWriter)
+    clusters = (content[at : at + CLUSTER] for at in range(0, len(content), CLUSTER))
+    stored = sum(len(writer.encode(0, memoryview(cluster))) for cluster in clusters)
+
+    whole = engine.one_pass(engine.MemorySource(content), options, threads=1)
+    metadata = 5 * CLUSTER  # header, L2, L1, refcounts and their table
+    assert 0 <= len(whole) - stored - metadata < CLUSTER + 6 * CLUSTER // 8
+
+    pieces = [[(at, at + 3 * CLUSTER) for at in range(0, len(content), 3 * CLUSTER)]]
+    for threads in (2, 5):
+        source = engine.MemorySource(content, pieces)
+        assert engine.one_pass(source, options, threads=threads) == whole
+    raw, image = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(content)
+    image.write_bytes(whole)
+    assert_same_guest(raw, image, "qcow2")
 
 
 def test_noise_costs_what_it_costs_uncompressed() -> None:

@@ -117,8 +117,8 @@ def test_a_backing_file_of_an_unsaid_format_is_looked_at(tmp_path: Path) -> None
 def test_a_snapshot_is_compared_with_a_disk_of_another_format(tmp_path: Path) -> None:
     """What is said of the one disk is not said of the other."""
     raw, image = disks.dense(tmp_path / "before.raw", MiB), tmp_path / "disk.img"
-    assert qemu_img("convert", "-O", "qcow2", "-f", "raw", raw, image).returncode == 0
-    assert qemu_img("snapshot", "-c", "before", image).returncode == 0
+    assert_qemu_img("convert", "-O", "qcow2", "-f", "raw", raw, image)
+    assert_qemu_img("snapshot", "-c", "before", image)
     qemu_io(image, "write -P 3 0 64k")
     for words, status in (((), 1), (("--snapshot", "before"), 0)):
         done = command("compare", "-f", "qcow2", *words, image, raw)
