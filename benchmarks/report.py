@@ -78,17 +78,22 @@ def circumstances(records: Sequence[Record]) -> str:
     scale = "" if newest["scale"] == 1 else f", corpora at {newest['scale']:g} of their size"
     tools = ", ".join(f"{name} {machine[name]}" for name in ("qemu-img", "nbdcopy", "cp"))
     runs = min(r["runs"] for r in records)
-    commits = ", ".join({r["commit"]: None for r in records if r["commit"]})
     return (
         f"Whole processes on {machine['cpu']}, {machine['cores']} cores, "
         f"{format_size(round(machine['memory'], -9))} of memory, Linux {machine['kernel']}, "
         f"source and target on {newest['file_system']}{scale}: medians of {runs} runs in "
-        f"alternating rounds, {newest['utc'][:10]}. imgconv {machine['imgconv']} at {commits}, "
-        f"Python {machine['python']}, numpy {machine['numpy']}; {tools}.\n\n"
+        f"alternating rounds, {newest['utc'][:10]}. imgconv {machine['imgconv']} at "
+        f"{commits(records)}, Python {machine['python']}, numpy {machine['numpy']}; "
+        f"{tools}.\n\n"
         f"How many times faster than the better of `{QEMU_IMG[0]} convert` and "
         f"`{QEMU_IMG[1]}`, beside what is aimed at; below, imgconv's and qemu-img's time. "
         "Bold is short of the aim."
     )
+
+
+def commits(records: Sequence[Record]) -> str:
+    """Name what was measured."""
+    return ", ".join({r["commit"]: None for r in records if r["commit"]})
 
 
 def matrix_table(records: Sequence[Record]) -> str:
@@ -181,7 +186,7 @@ def compressed(records: Sequence[Record]) -> Iterator[str]:
     yield (
         f"Compressed, {format_size(usual['virtual_size'])} of ext4 with "
         f"{format_size(usual['data'])} of data where nothing else is said, "
-        f"{usual['utc'][:10]}, imgconv at {usual['commit']}; speed and size are against the "
+        f"{usual['utc'][:10]}, imgconv at {commits(records)}; speed and size are against the "
         "faster of the tools named first below imgconv. Bold is short of the aim."
     )
     found = []
@@ -232,7 +237,7 @@ def reading_table(records: Sequence[Record]) -> Iterator[str]:
         newest = records[-1]
         yield (
             "Images written by qemu-img, converted to raw (the last one: mapped), "
-            f"{newest['utc'][:10]}, imgconv at {newest['commit']}, against the better setting "
+            f"{newest['utc'][:10]}, imgconv at {commits(records)}, against the better setting "
             "of qemu-img."
         )
         yield table(["", "speed", "imgconv", "qemu-img", "memory"], found)
