@@ -1,6 +1,5 @@
 """`python -m imgconv`, and the `imgconv` command."""
 
-import gc
 import os
 import sys
 
@@ -12,6 +11,8 @@ def main() -> int:
         # Or else numpy, when it is loaded, starts a thread of OpenBLAS for each processor:
         # 30 ms for linear algebra that no conversion does.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        import gc
+
         # Loading modules makes objects, not garbage; looking for some took 15 ms.
         gc.set_threshold(50_000)
         from imgconv import cli

@@ -80,7 +80,7 @@ class Work:
             try:
                 self._settle(cause)
             except BaseException as hurry:  # a second Ctrl-C
-                hurry.add_note(f"imgconv tasks cancel {self._id} removes what is left")
+                hurry.add_note(self._remedy())
                 raise
             if not isinstance(error, ImgconvError):
                 raise
@@ -258,6 +258,8 @@ class Work:
                 self._ledger.forget_results(self._id, self._mark)
         for what in left:
             error.add_note(f"and something is left: {what}")
+        if left:
+            error.add_note(self._remedy())
         gone = stopped and not keep and not left
         status = Status.CANCELLED if gone else Status.FAILED
         code, message = ("", "") if status is Status.CANCELLED else _told(error, stopped)
@@ -269,6 +271,9 @@ class Work:
         with suppress(Exception):  # the error at hand is the one that matters
             self._tell(event, code=code or None, message=message or None)
             self._on_beat(self._ledger.get(self._id, brief=True))
+
+    def _remedy(self) -> str:
+        return f"imgconv tasks cancel {self._id} removes what is left"
 
     def _hold(self) -> None:
         """Renew the lease, if that can be; ImageIsExporting when the task is another's."""

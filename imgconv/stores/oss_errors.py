@@ -25,6 +25,7 @@ from imgconv.errors import (
     StoreUnavailable,
     UploadGone,
 )
+from imgconv.stores.causes import causes
 
 _BY_CODE: Mapping[str, type[ImgconvError]] = {
     "NoSuchBucket": BucketMissing,
@@ -81,9 +82,9 @@ def store_errors(what: str) -> Iterator[None]:
 
 def transport_error(error: BaseException, what: str) -> ImgconvError:
     """Return the StoreError of a connection that failed."""
-    causes = list(_causes(error))
-    text = f"{what}: {_line(_reason(causes[-1]))}"
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+    chain = list(causes(error))
+    text = f"{what}: {_line(_reason(chain[-1]))}"
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
         return StoreRefused(text)
     if isinstance(error, ValueError):  # requests: a URL or a header that cannot be
         return StoreRefused(text)
@@ -98,13 +99,6 @@ def _cause(error: sdk.BaseError) -> BaseException:
     if isinstance(cause, sdk.CredentialsFetchError):
         cause = cause.kwargs["error"]
     return cause
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and what it came from, the very first cause last."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException) -> str:

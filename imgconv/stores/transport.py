@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from imgconv.body import BodyReader
 from imgconv.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
+from imgconv.stores.causes import causes
 from imgconv.version import __version__
 
 _CONNECTIONS = 32  # kept open: more than any uploader or reader uses at once
@@ -110,8 +111,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def _failure(name: str, error: BaseException) -> StoreError:
     """Return what became of a request without an answer, in words without the URL."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
                 reason = f"its certificate is not trusted: {cause.verify_message}"
@@ -124,5 +124,4 @@ def _failure(name: str, error: BaseException) -> StoreError:
                 return StoreUnavailable(f"{name}: the server does not answer in time")
             case OSError(strerror=str(reason)):
                 return StoreUnavailable(f"{name}: {reason}")
-        cause = cause.__cause__ or cause.__context__
     return StoreUnavailable(f"{name}: the answer broke off or was not HTTP")

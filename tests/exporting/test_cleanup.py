@@ -104,13 +104,14 @@ class TestASignal:
         slowly = "--part-size", "100K", "--rate-limit", "300K"
         return partial(run, *slowly)
 
-    def end(self, process: "subprocess.Popen[str]", *words: str) -> None:
+    def end(self, process: "subprocess.Popen[str]", *words: str) -> str:
         _, error = process.communicate()
         assert process.returncode == 143
         assert len(error.splitlines()) == 1
         assert error.startswith("imgconv: terminated (")
         for word in words:
             assert word in error
+        return error
 
     def test_tells_what_is_left(
         self, run: Callable[..., "subprocess.Popen[str]"], oss_server: OssServer
@@ -118,7 +119,17 @@ class TestASignal:
         oss_server.faults.rule = lambda operation, request: (
             Fault(status=403, code="AccessDenied") if operation in REMOVING else None
         )
-        self.end(run(), "something is left: oss://exports/m-1_data_xvdb.raw")
+        left = "something is left: oss://exports/m-1_data_xvdb.raw"
+        self.end(run(), left, "imgconv tasks cancel tsk-", "removes what is left")
+
+    def test_is_no_reason_for_what_is_left(
+        self, run: Callable[..., "subprocess.Popen[str]"], oss_server: OssServer
+    ) -> None:
+        oss_server.faults.rule = lambda operation, request: (
+            Fault(reset_after=0) if operation in REMOVING else None
+        )
+        error = self.end(run("--patience", "0s"), "something is left: ")
+        assert f": {signal.SIGTERM}" not in error
 
     def test_tells_what_is_kept(
         self, run: Callable[..., "subprocess.Popen[str]"], state: Path
@@ -133,10 +144,12 @@ class TestASignal:
         state: Path,
         oss_server: OssServer,
     ) -> None:
-        arrived, gone = threading.Event(), threading.Event()
+        aborted, arrived, gone = threading.Event(), threading.Event(), threading.Event()
 
         def held_up(operation: str, request: Request) -> None:
-            if operation in REMOVING:
+            if operation in REMOVING:  # the upload's own end, which a signal does not cut short
+                aborted.set()
+            elif operation == "HeadObject" and aborted.is_set():
                 arrived.set()
                 gone.wait()
 

@@ -41,4 +41,6 @@ class Faults:
     def take(self, operation: str, request: Request) -> Fault:
         with self._lock:
             queue = self._queues[operation]
-            return queue.popleft() if queue else self.rule(operation, request) or Fault()
+            if queue:
+                return queue.popleft()
+        return self.rule(operation, request) or Fault()  # may hold up this request, no other
