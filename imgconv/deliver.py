@@ -59,9 +59,7 @@ class _Pieces:
 def _add_data(pieces: _Pieces, segments: Segments, starts: Column, found: Found) -> None:
     """Where each stretch of found data goes."""
     rows = np.flatnonzero(segments.kind == DATA)
-    rows = rows[
-        np.argsort(segments.ref[rows], kind="stable")
-    ]  # encoded units come in any order
+    rows = rows[np.argsort(segments.ref[rows], kind="stable")]  # units come in any order
     wanted = Ranges(segments.ref[rows], segments.ref[rows] + segments.length[rows])
     in_found, in_wanted, shared = overlaps(found.data, wanted)
     at = starts[rows][in_wanted] + shared.start - wanted.start[in_wanted]

@@ -9,13 +9,13 @@ from imgconv.checks.vmdk_esx import check_cowd, check_sesparse
 from imgconv.checks.vmdk_sparse import check_sparse
 from imgconv.errors import ImageUnsupported, SourceUnreadable
 from imgconv.ondisk import vmdk as ondisk
+from imgconv.ondisk import vmdk_esx as esx
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.references import open_reference
 from imgconv.sources.vmdk import SPLIT
 from imgconv.sources.vmdk_descriptor import MAX_TEXT, Descriptor, ExtentLine
 from imgconv.units import SECTOR, round_up
 
-_SESPARSE = ondisk.SESPARSE_MAGIC.to_bytes(8, "little")
 _FLAT = ("FLAT", "VMFS")
 
 
@@ -41,9 +41,9 @@ def _check_extent(
 ) -> tuple[Usage, Descriptor | None]:
     if front.startswith(ondisk.MAGIC):
         return check_sparse(inspection, part=part)
-    if front.startswith(ondisk.COWD_MAGIC):
+    if front.startswith(esx.COWD_MAGIC):
         return check_cowd(inspection), None
-    if front.startswith(_SESPARSE):
+    if front.startswith(esx.SESPARSE_FRONT):
         return check_sesparse(inspection), None
     inspection.corruption("header-magic", 0, "neither an extent nor a descriptor")
     return Usage(), None

@@ -15,7 +15,7 @@ from imgconv.checks.vmdk_grains import (
     tables_within,
     walk,
 )
-from imgconv.ondisk import vmdk as ondisk
+from imgconv.ondisk import vmdk_esx as ondisk
 from imgconv.ranges import Column, Mask, Ranges
 from imgconv.sources.vmdk_esx import MAX_COWD_GRAIN, MAX_TABLES
 from imgconv.units import SECTOR, div_ceil

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,15 +12,25 @@ from imgconv.ranges import Column, Ranges
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import GROUP, MappedSource, Mapping, held
 from imgconv.sources.scanning import read_and_scan
-from imgconv.units import SECTOR, MiB
+from imgconv.units import KiB, MiB
 from imgconv.workers import PerThread
 
-TOGETHER = 64  # streams, and bytes of them, that are read at once
-MOST_TOGETHER = 4 * MiB
+TOGETHER = 4 * MiB  # of streams that are read at once
+GAP = 64 * KiB  # that is read along: another read takes as long
+MOST = 4096  # units that are thought of at once
 
 # Takes a stream, the guest offset of its unit, and how many bytes are wanted; returns as
 # many, or raises ValueError with the reason.
 Unpack: TypeAlias = Callable[[memoryview, int, int], memoryview]
+
+
+class Unit(NamedTuple):
+    """A unit, [start, stop) of the guest, and its stream, `length` bytes from `where` on."""
+
+    start: int
+    stop: int
+    where: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +49,35 @@ class Packed:
         first = int(np.searchsorted(self.guest.stop, start, side="right"))
         return range(first, int(np.searchsorted(self.guest.start, stop, side="left")))
 
+    def whole(self, rows: range, start: int, stop: int) -> range:
+        """Return those of the units that lie in [start, stop) from end to end."""
+        first, last = rows.start, rows.stop
+        if first < last and self.guest.start[first] < start:
+            first += 1
+        if first < last and self.guest.stop[last - 1] > stop:
+            last -= 1
+        return range(first, last)
+
+    def units(self, rows: range) -> Iterator[Unit]:
+        """Yield units by where in the file they are."""
+        some = slice(rows.start, rows.stop)
+        order = np.argsort(self.where[some], kind="stable")
+        columns = self.guest.start, self.guest.stop, self.where, self.length
+        return map(Unit, *(column[some][order].tolist() for column in columns))
+
+    def neighbours(self, rows: range) -> Iterator[list[Unit]]:
+        """Yield units whose streams lie together: parallel writers leave them in any order."""
+        for low in range(rows.start, rows.stop, MOST):
+            some, begin, reach = list[Unit](), 0, 0
+            for unit in self.units(rows[low - rows.start :][:MOST]):
+                stop = unit.where + unit.length
+                if some and (unit.where > reach + GAP or stop > begin + TOGETHER):
+                    yield some
+                    some = []
+                begin, reach = (begin, max(reach, stop)) if some else (unit.where, stop)
+                some.append(unit)
+            yield some
+
 
 class PackedSource(MappedSource):
     """Reads what is plain by a mapping, and decodes the rest a unit at a time."""
@@ -53,7 +93,7 @@ class PackedSource(MappedSource):
     ):
         super().__init__(image.file, size, mapping, warnings)
         self._image, self._packed, self._unpack = image, packed, unpack
-        self._recent = PerThread()  # a unit that a reader takes piece by piece
+        self._own = PerThread()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer; errors are the file's, and ImageMalformed for a broken stream."""
@@ -61,34 +101,16 @@ class PackedSource(MappedSource):
         rows = self._packed.rows(offset, end)
         if guest.window(offset, end).total < len(buffer):
             super().read_into(offset, buffer)
-        for row, unit in zip(rows, self._units(rows, offset, end), strict=True):
-            start, stop = int(guest.start[row]), int(guest.stop[row])
-            low, high = max(start, offset), min(stop, end)
-            buffer[low - offset : high - offset] = unit[low - start : high - start]
-
-    def _units(self, rows: range, offset: int, end: int) -> Iterator[memoryview]:
-        """Yield units, remembering one of which only a part is wanted."""
-        guest = self._packed.guest
-        for first in range(rows.start, rows.stop, TOGETHER):
-            some = range(first, min(first + TOGETHER, rows.stop))
-            around = self._around(some) if len(some) > 1 else None
-            for row in some:
-                whole = offset <= guest.start[row] and guest.stop[row] <= end
-                yield self._decoded(row, around) if whole else self._remembered(row)
-
-    def _around(self, rows: range) -> tuple[int, memoryview] | None:
-        """Read streams that lie together at once; return where that begins, and what it is."""
-        where = self._packed.where[rows.start : rows.stop]
-        length = self._packed.length[rows.start : rows.stop]
-        first, last, total = int(where.min()), int((where + length).max()), int(length.sum())
-        if last - first > min(total + len(rows) * SECTOR, MOST_TOGETHER):
-            return None
-        return first, self._read(first, last)
-
-    def _read(self, start: int, stop: int) -> memoryview:
-        content = memoryview(bytearray(stop - start))
-        self.file.read_into(start, content)
-        return content
+        whole = self._packed.whole(rows, offset, end)
+        for row in chain(range(rows.start, whole.start), range(whole.stop, rows.stop)):
+            unit, content = self._remembered(row)
+            low, high = max(unit.start, offset), min(unit.stop, end)
+            buffer[low - offset : high - offset] = content[low - unit.start : high - unit.start]
+        for units in self._packed.neighbours(whole):
+            first, streams = self._streams(units)
+            for unit in units:
+                content = self._decoded(unit, first, streams)
+                buffer[unit.start - offset : unit.stop - offset] = content
 
     def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
         """Read extents and find their nonzero granules; errors as of `read_into`."""
@@ -96,17 +118,28 @@ class PackedSource(MappedSource):
             return read_and_scan(self, extents, granule, buffer)
         return super().read_runs(extents, granule, buffer)
 
-    def _remembered(self, row: int) -> memoryview:
-        recent: tuple[int, memoryview] | None = getattr(self._recent, "unit", None)
-        if recent is None or recent[0] != row:
-            recent = self._recent.unit = row, self._decoded(row, None)
-        return recent[1]
+    def _streams(self, units: list[Unit]) -> tuple[int, memoryview]:
+        """Read streams at once; return where that begins, and what it is until the next."""
+        first = units[0].where
+        last = max(unit.where + unit.length for unit in units)
+        memory: bytearray = getattr(self._own, "memory", bytearray())
+        if len(memory) < last - first:
+            memory = self._own.memory = bytearray(last - first)
+        content = memoryview(memory)[: last - first]
+        self.file.read_into(first, content)
+        return first, content
 
-    def _decoded(self, row: int, around: tuple[int, memoryview] | None) -> memoryview:
-        """Decode a unit, whose stream may be in what was read `around` it."""
-        where, length = int(self._packed.where[row]), int(self._packed.length[row])
-        first, content = around or (where, self._read(where, where + length))
-        start, stop = int(self._packed.guest.start[row]), int(self._packed.guest.stop[row])
+    def _remembered(self, row: int) -> tuple[Unit, memoryview]:
+        """Decode a unit of which a reader wants only a part, and most likely the rest next."""
+        (unit,) = self._packed.units(range(row, row + 1))
+        recent: tuple[Unit, memoryview] | None = getattr(self._own, "unit", None)
+        if recent is None or recent[0] != unit:
+            recent = self._own.unit = unit, self._decoded(unit, *self._streams([unit]))
+        return recent
+
+    def _decoded(self, unit: Unit, first: int, content: memoryview) -> memoryview:
+        """Decode a unit, whose stream is in the content of the file from `first` on."""
+        start, stop, where, length = unit
         try:
             stream = content[where - first : where - first + length]
             return self._unpack(stream, start, stop - start)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.ondisk import vmdk as ondisk
+from imgconv.ondisk import vmdk_esx as esx
 from imgconv.ranges import Ranges
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
@@ -37,7 +38,7 @@ DESCRIBED = (
     "vmfsSparse",
     "seSparse",
 )
-_ESX = ((ondisk.COWD_MAGIC, "COWD"), (ondisk.SESPARSE_MAGIC.to_bytes(8, "little"), "SESPARSE"))
+_ESX = ((esx.COWD_MAGIC, "COWD"), (esx.SESPARSE_FRONT, "SESPARSE"))
 
 
 def open_vmdk(image: ImageFile) -> Source:

@@ -4,6 +4,7 @@ import re
 
 from imgconv.errors import one_line
 from imgconv.ondisk import vmdk as ondisk
+from imgconv.ondisk import vmdk_esx as esx
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.description import (
     EXTENT,
@@ -29,11 +30,11 @@ def describe_vmdk(image: ImageFile) -> Description:
     front = image.read(0, min(SECTOR, image.file.size), "the header")
     if front.startswith(ondisk.MAGIC):
         return _describe_sparse(image)
-    if front.startswith(ondisk.COWD_MAGIC):
-        cowd = ondisk.CowdHeader.unpack(front)
+    if front.startswith(esx.COWD_MAGIC):
+        cowd = esx.CowdHeader.unpack(front)
         return _describe_part(image, str(cowd.version), cowd.capacity, cowd.grain_size)
-    if front.startswith(ondisk.SESPARSE_MAGIC.to_bytes(8, "little")):
-        space = ondisk.SeSparseHeader.unpack(front)
+    if front.startswith(esx.SESPARSE_FRONT):
+        space = esx.SeSparseHeader.unpack(front)
         version = f"{space.version >> 32}.{space.version & 0xFFFFFFFF}"
         return _describe_part(image, version, space.capacity, space.grain_size)
     image.check(front.startswith(ondisk.TEXT_MAGICS), 0, "neither an extent nor a descriptor")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgconv.errors import ImageUnsupported
-from imgconv.ondisk import vmdk as ondisk
+from imgconv.ondisk import vmdk_esx as ondisk
 from imgconv.ranges import Column, Mask, Ranges
 from imgconv.sources.checked import ImageFile
 from imgconv.sources.layered import Layer

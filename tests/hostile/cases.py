@@ -33,7 +33,7 @@ from hostile.made import (
     of,
     text,
 )
-from imgconv.ondisk import qcow2, vhd, vmdk
+from imgconv.ondisk import qcow2, vhd, vmdk, vmdk_esx
 from imgconv.units import MiB, TiB
 
 
@@ -448,7 +448,7 @@ VMDK = {
         "journal was not replayed",
         UNSUPPORTED,
         **beside(
-            make_sesparse(volatile=(vmdk.SeSparseVolatileHeader.MAGIC, 0, 0, 1)).content()
+            make_sesparse(volatile=(vmdk_esx.SeSparseVolatileHeader.MAGIC, 0, 0, 1)).content()
         ),
     ),
     "SESPARSE journal beyond": case(

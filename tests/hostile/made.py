@@ -13,7 +13,7 @@ from typing import Any
 from support import disks
 from support.records import vdi_header, vhd_footer, vhd_header
 
-from imgconv.ondisk import qcow2, vhd, vmdk
+from imgconv.ondisk import qcow2, vhd, vmdk, vmdk_esx
 from imgconv.units import SECTOR, KiB, round_up
 
 Fields = Mapping[str, Any]
@@ -275,7 +275,7 @@ def make_cowd(
     header: Fields = {}, directory: Mapping[int, int] = {0: 5}, table: Mapping[int, int] = {}
 ) -> Made:
     """A COWD extent of 4096 grains of a sector."""
-    front = vmdk.CowdHeader(vmdk.COWD_MAGIC, 1, 3, 4096, 1, 4, 1, 0)
+    front = vmdk_esx.CowdHeader(vmdk_esx.COWD_MAGIC, 1, 3, 4096, 1, 4, 1, 0)
     inside = {
         0: replace(front, **header).pack(),
         **at(4 * SECTOR, words(directory, "<I")),
@@ -288,11 +288,11 @@ def make_sesparse(
     header: Mapping[int, int] = {},
     directory: Mapping[int, int] = {0: 0x10000000 << 32},
     table: Mapping[int, int] = {0: 3 << 60},
-    volatile: tuple[int, ...] = (vmdk.SeSparseVolatileHeader.MAGIC, 0, 0, 0),
+    volatile: tuple[int, ...] = (vmdk_esx.SeSparseVolatileHeader.MAGIC, 0, 0, 0),
 ) -> Made:
     """A space-efficient extent of 4096 grains; `header` are words of it by number."""
     fields = [0] * 26
-    fields[:5] = vmdk.SESPARSE_MAGIC, vmdk.SESPARSE_VERSION, 8 * 4096, 8, 64
+    fields[:5] = vmdk_esx.SESPARSE_MAGIC, vmdk_esx.SESPARSE_VERSION, 8 * 4096, 8, 64
     fields[10:12], fields[16:18] = (1, 1), (2, 1)  # volatile header, directory
     fields[18:20], fields[24:26] = (8, 64), (72, 8)  # tables, grains
     for number, word in header.items():
