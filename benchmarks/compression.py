@@ -174,7 +174,7 @@ def main() -> None:
             for case in (c for c in cases if c.corpus == corpus):
                 every = case.commands(settings.bin, source, out)
                 check = partial(verify, source, out, case)
-                samples = alternate(every, out, settings.runs, check)
+                samples = alternate(every, out, settings, check)
                 cell = {"case": case.name, **about, "references": case.reference_names()}
                 for line in lines(recorder.add(cell, every, samples)):
                     print(line, flush=True)

@@ -24,7 +24,7 @@ def cells(
     for format in formats:
         every = commands(TOOLS, settings.bin, source, out, format)
         check = partial(verify, source, out, format)
-        samples = alternate(every, out, settings.runs, check)
+        samples = alternate(every, out, settings, check)
         yield recorder.add({**about, "format": format}, every, samples)
 
 

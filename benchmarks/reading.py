@@ -75,7 +75,7 @@ def cell(case: Case, source: Path, image: Path, out: Path, settings: Settings) -
         "virtual_size": source.stat().st_size,
         "image_size": image.stat().st_blocks * 512,
     }
-    samples = alternate(every, out, settings.runs, check)
+    samples = alternate(every, out, settings, check)
     image.unlink()
     return Recorder("reading", settings).add(about, every, samples)
 

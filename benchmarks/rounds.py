@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processes import Usage, run
+from settings import Settings
 
-HEADROOM = 1 << 30  # bytes; what a tool needs beside the pages of its output, and some more
+HEADROOM = 1 << 30  # bytes; what a tool needs at full scale beside the pages of its output
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,10 @@ class Sample(Usage):
 
 
 def alternate(
-    commands: Mapping[str, Sequence[str]], out: Path, runs: int, verify: Callable[[str], None]
+    commands: Mapping[str, Sequence[str]],
+    out: Path,
+    settings: Settings,
+    verify: Callable[[str], None],
 ) -> dict[str, list[Sample]]:
     """Let the commands take turns at making `out`, each round beginning with another.
 
@@ -30,12 +34,12 @@ def alternate(
     samples: dict[str, list[Sample]] = {name: [] for name in commands}
     names = list(commands)
     most = 0  # bytes that an output has taken so far
-    for turn in range(runs + 1):
+    for turn in range(settings.runs + 1):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             if out.exists():
                 raise SystemExit(f"{out} exists already; a benchmark overwrites nothing")
-            _touch(most + HEADROOM)
+            _touch(most + int(settings.scale * HEADROOM))
             sample = _sample(commands[name], out)
             most = max(most, sample.allocated)
             if turn == 0:

@@ -41,7 +41,7 @@ def points(
             if size <= LARGEST.get(format, size):
                 every = commands(PEERS[axis], settings.bin, source, out, format, threads)
                 check = partial(verify, source, out, format)
-                samples = alternate(every, out, settings.runs, check)
+                samples = alternate(every, out, settings, check)
                 here = {**about, "threads": threads, "format": format}
                 yield recorder.add(here, every, samples)
         source.unlink()

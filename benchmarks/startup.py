@@ -34,7 +34,7 @@ def main() -> None:
         for format in chosen.format or FORMATS:
             every = commands(CONVERTERS, settings.bin, source, out, format)
             check = partial(verify, source, out, format)
-            samples = alternate(floor | every, out, settings.runs, check)
+            samples = alternate(floor | every, out, settings, check)
             about = {"format": format, "virtual_size": TiB}
             print(line(recorder.add(about, floor | every, samples)), flush=True)
 
