@@ -1,7 +1,9 @@
 """The pulse of a running task: what it writes is so, and what happens to it is heard of."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,20 @@ from imgconv.exporting.task import ExportTask
 from imgconv.progress import Progress
 from imgconv.stores.local import LocalStore
 
+SLOWLY = imgconv.ExportSettings(upload=imgconv.UploadOptions(rate_limit=500_000))
+
+
+@pytest.fixture
+def export(
+    pair: dict[str, Path], state: Path, folder: Path
+) -> Callable[..., imgconv.ExportTask]:
+    """Export the pair into the folder."""
+    request = imgconv.ExportRequest(image_id="m-1", bucket=BUCKET)
+    return partial(imgconv.export, request, pair, store=f"file://{folder}", state=state)
+
 
 def test_a_listener_that_fails_ends_the_export(
-    pair: dict[str, Path], state: Path, folder: Path
+    export: Callable[..., imgconv.ExportTask], state: Path, folder: Path
 ) -> None:
     """With its own error, and nothing left."""
 
@@ -31,17 +44,8 @@ def test_a_listener_that_fails_ends_the_export(
         if event.event == "failed":
             raise OSError("the second error is of no interest")
 
-    slowly = imgconv.ExportSettings(upload=imgconv.UploadOptions(rate_limit=500_000))
     with pytest.raises(ValueError, match="the listener's own"):
-        imgconv.export(
-            imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
-            pair,
-            store=f"file://{folder}",
-            state=state,
-            settings=slowly,
-            listener=listener,
-            on_beat=on_beat,
-        )
+        export(settings=SLOWLY, listener=listener, on_beat=on_beat)
     assert [*folder.rglob("*")] == [folder / BUCKET]
     (task,) = imgconv.export_tasks(state=state)
     assert (task.status, task.active, task.message) == ("Failed", False, "the listener's own")
@@ -83,7 +87,7 @@ def test_an_older_note_never_replaces_a_newer(state: Path, plan: Plan) -> None:
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_whoever_lost_its_task_leaves_the_others_upload(
-    pair: dict[str, Path], state: Path, folder: Path, forgotten: bool
+    export: Callable[..., imgconv.ExportTask], state: Path, folder: Path, forgotten: bool
 ) -> None:
     """Even when it fails of something else before its pulse hears of that."""
     store = LocalStore(str(folder / BUCKET))
@@ -99,19 +103,13 @@ def test_whoever_lost_its_task_leaves_the_others_upload(
             raise OSError("woken after a long sleep")
 
     with pytest.raises(OSError, match="woken"):
-        imgconv.export(
-            imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
-            pair,
-            store=f"file://{folder}",
-            state=state,
-            listener=taken_over,
-        )
+        export(listener=taken_over)
     assert [upload.id for upload in store.list_uploads("m-1")] == [uploads[0].id]
 
 
 @pytest.mark.parametrize("where", ["on_beat", "progress", "listener", "on_accepted"])
 def test_what_a_task_calls_may_cancel_it(
-    pair: dict[str, Path], state: Path, folder: Path, where: str
+    export: Callable[..., imgconv.ExportTask], state: Path, folder: Path, where: str
 ) -> None:
     """It is not waited for then, as it would wait in turn."""
 
@@ -121,16 +119,8 @@ def test_what_a_task_calls_may_cancel_it(
             found = imgconv.export_task(task.task_id, state=state).cancel()
             assert (found.active, found.cancelling) == (True, True)
 
-    slowly = imgconv.ExportSettings(upload=imgconv.UploadOptions(rate_limit=500_000))
     with pytest.raises(imgconv.Cancelled):
-        imgconv.export(
-            imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
-            pair,
-            store=f"file://{folder}",
-            state=state,
-            settings=slowly,
-            **{where: cancel},
-        )
+        export(settings=SLOWLY, **{where: cancel})
     assert [*folder.rglob("*")] == [folder / BUCKET]
     (task,) = imgconv.export_tasks(state=state)
     assert task.status == "Cancelled"
@@ -148,7 +138,7 @@ class Unheard(Ledger):
 
 
 def test_cancelling_what_fails_by_itself_leaves_nothing(
-    pair: dict[str, Path], state: Path, folder: Path
+    export: Callable[..., imgconv.ExportTask], state: Path, folder: Path
 ) -> None:
     """Not even what it was to keep."""
     ledger = Unheard(str(state))
@@ -158,15 +148,7 @@ def test_cancelling_what_fails_by_itself_leaves_nothing(
             ledger.asked.wait()
             raise OSError("by itself")
 
-    task = imgconv.export(
-        imgconv.ExportRequest(image_id="m-1", bucket=BUCKET),
-        pair,
-        store=f"file://{folder}",
-        state=state,
-        settings=imgconv.ExportSettings(keep=True),
-        listener=fail,
-        wait=False,
-    )
+    task = export(settings=imgconv.ExportSettings(keep=True), listener=fail, wait=False)
     assert ExportTask(task.task_id, ledger).cancel().status == "Cancelled"
     with pytest.raises(OSError, match="by itself"):
         task.wait()
