@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from imgconv.diskmap import DiskMap, map_of
-from imgconv.inspection import Info, inspect
 from imgconv.sources.base import Source
+
+if TYPE_CHECKING:
+    from imgconv.diskmap import DiskMap
+    from imgconv.inspection import Info
 
 
 class GuestDisk:
@@ -34,11 +36,13 @@ class GuestDisk:
         return self._source.warnings
 
     @property
-    def info(self) -> Info:
+    def info(self) -> "Info":
         """What the image's headers say, and its file's length; read when asked for.
 
         Raises SourceError when they cannot be read any more.
         """
+        from imgconv.inspection import inspect
+
         return inspect(self._file, self._format)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -84,7 +88,7 @@ class GuestDisk:
         if at < self.size:
             yield at, self.size, False
 
-    def map(self, start: int = 0, length: int | None = None) -> DiskMap:
+    def map(self, start: int = 0, length: int | None = None) -> "DiskMap":
         """Return the map of the disk, or of `length` bytes from `start` on.
 
         Iterating over it gives a MapEntry for each stretch that is alike. From metadata
@@ -92,6 +96,8 @@ class GuestDisk:
         """
         if start < 0 or (length is not None and length < 0):
             raise ValueError(f"start {start} and length {length} must not be negative")
+        from imgconv.diskmap import map_of
+
         return map_of(self._source, start, length)
 
     def close(self) -> None:

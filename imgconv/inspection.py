@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from imgconv.sources import describe_image
 from imgconv.sources.base import Source, StoredSource
-from imgconv.sources.description import InnerSnapshot, Options, Reference
+from imgconv.sources.description import InnerSnapshot, Options, Reference, describe_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,11 @@ and returns what is in use. It raises only what reading the file raises.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.report import CORRUPTION, ERROR, LEAK, WARNING, CheckReport, Usage
 from imgconv.errors import CheckUnsupported
+from imgconv.loading import load
 
 TABLE = {
     "qcow2": "imgconv.checks.qcow2:check_qcow2",
@@ -30,8 +30,7 @@ def check_image(inspection: Inspection) -> CheckReport:
     image = inspection.image
     if image.format not in TABLE:
         raise CheckUnsupported(f"{image.file.name}: {image.format} has nothing to check")
-    module, _, function = TABLE[image.format].partition(":")
-    check: Callable[[Inspection], Usage] = getattr(import_module(module), function)
+    check: Callable[[Inspection], Usage] = load(TABLE[image.format])
     usage = check(inspection)
     findings = inspection.findings
     return CheckReport(

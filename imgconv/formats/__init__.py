@@ -5,10 +5,9 @@ the layout machine. Other packages add formats with entry points in the group
 `imgconv.formats`; those cannot shadow a built-in one.
 """
 
-from importlib import import_module
-
 from imgconv.errors import LimitExceeded, UsageError
 from imgconv.formats.base import Format
+from imgconv.loading import load
 from imgconv.names import canonical
 from imgconv.options import option_choices, parse_options
 
@@ -34,8 +33,7 @@ def format_class(name: str) -> type[Format]:
     """Return the options class of a format, by name or alias; UsageError when unknown."""
     target = TABLE.get(canonical(name))
     if target is not None:
-        module, _, attribute = target.partition(":")
-        found: type[Format] = getattr(import_module(module), attribute)
+        found: type[Format] = load(target)
         return found
     from importlib import metadata  # costs a third of our start-up, and is rarely needed
 

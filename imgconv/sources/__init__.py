@@ -6,13 +6,11 @@ its headers alone, which need not be such that the disk could be read.
 """
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
 from imgconv.errors import OptionError
+from imgconv.loading import load
 from imgconv.sources.base import Source
-from imgconv.sources.description import Description
-from imgconv.sources.options import LARGEST, Budget, ReadOptions
+from imgconv.sources.options import Budget, ReadOptions
 
 SNAPSHOTS = "qcow2"  # the only format with snapshots inside
 TABLE = {
@@ -24,13 +22,6 @@ TABLE = {
     "raw.gz": "imgconv.sources.raw_gz:open_raw_gz",
     "raw.zst": "imgconv.sources.raw_zst:open_raw_zst",
     "raw.tar.gz": "imgconv.sources.raw_tar_gz:open_raw_tar_gz",
-}
-DESCRIPTIONS = {
-    "vhd": "imgconv.sources.vhd:describe_vhd",
-    "qcow2": "imgconv.sources.qcow2_description:describe_qcow2",
-    "vdi": "imgconv.sources.vdi:describe_vdi",
-    "vmdk": "imgconv.sources.vmdk_description:describe_vmdk",
-    "vhdx": "imgconv.sources.vhdx_description:describe_vhdx",
 }
 
 
@@ -54,27 +45,6 @@ def open_image(
         return file
     from imgconv.sources.checked import ImageFile
 
-    opened: Callable[[ImageFile], Source] = _function(TABLE[format_name])
+    opened: Callable[[ImageFile], Source] = load(TABLE[format_name])
     options, budget = options or ReadOptions(), budget or Budget()
     return opened(ImageFile(file, format_name, options, chain, cancelled, budget))
-
-
-def describe_image(file: Source, format_name: str) -> Description:
-    """Return what the headers of an image say, without opening what it names.
-
-    Of a format without a function for that, and of "raw", it is the size of the disk. Raises
-    SourceErrors; the file stays the caller's to close.
-    """
-    from imgconv.sources.checked import ImageFile
-
-    if format_name not in DESCRIPTIONS:
-        disk = open_image(file, format_name)
-        return Description(virtual_size=disk.size, warnings=disk.warnings)
-    options = ReadOptions(max_virtual_size=LARGEST)
-    described: Callable[[ImageFile], Description] = _function(DESCRIPTIONS[format_name])
-    return described(ImageFile(file, format_name, options))
-
-
-def _function(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)

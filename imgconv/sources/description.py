@@ -1,11 +1,26 @@
 """What an image says of itself in its headers: nothing that it names is ever opened."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from imgconv.loading import load
+from imgconv.sources import open_image
+from imgconv.sources.base import Source
+from imgconv.sources.checked import ImageFile
+from imgconv.sources.options import LARGEST, ReadOptions
 
 Options: TypeAlias = dict[str, int | str | bool]
 
 BACKING, DATA, EXTENT, PARENT = "backing", "data", "extent", "parent"
+
+TABLE = {
+    "vhd": "imgconv.sources.vhd:describe_vhd",
+    "qcow2": "imgconv.sources.qcow2_description:describe_qcow2",
+    "vdi": "imgconv.sources.vdi:describe_vdi",
+    "vmdk": "imgconv.sources.vmdk_description:describe_vmdk",
+    "vhdx": "imgconv.sources.vhdx_description:describe_vhdx",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +66,17 @@ class Description:
     corrupt: bool | None = None
     snapshots: tuple[InnerSnapshot, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def describe_image(file: Source, format_name: str) -> Description:
+    """Return what the headers of an image say, without opening what it names.
+
+    Of a format without a function for that, and of "raw", it is the size of the disk. Raises
+    SourceErrors; the file stays the caller's to close.
+    """
+    if format_name not in TABLE:
+        disk = open_image(file, format_name)
+        return Description(virtual_size=disk.size, warnings=disk.warnings)
+    options = ReadOptions(max_virtual_size=LARGEST)
+    described: Callable[[ImageFile], Description] = load(TABLE[format_name])
+    return described(ImageFile(file, format_name, options))

@@ -6,11 +6,11 @@ after their URL scheme; those cannot shadow a built-in one.
 """
 
 from dataclasses import dataclass
-from importlib import import_module
 from posixpath import split
 from typing import ClassVar, Protocol
 
 from imgconv.errors import UsageError
+from imgconv.loading import load
 from imgconv.objectstore import PartStore
 from imgconv.options import parse_options
 from imgconv.urls import split_url
@@ -78,8 +78,7 @@ def store_class(scheme: str) -> type[Store]:
     """Return the options class of a store by its URL scheme; UsageError when unknown."""
     target = TABLE.get(scheme)
     if target is not None:
-        module, _, attribute = target.partition(":")
-        found: type[Store] = getattr(import_module(module), attribute)
+        found: type[Store] = load(target)
         return found
     from importlib import metadata  # slow, and rarely needed
 
