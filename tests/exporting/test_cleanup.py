@@ -6,7 +6,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +95,20 @@ class TestASignal:
         self, pair: dict[str, Path], state: Path, oss: Place, oss_server: OssServer
     ) -> Callable[..., "subprocess.Popen[str]"]:
         def run(*more: str) -> "subprocess.Popen[str]":
-            process = begin(*export_words(pair, state, *oss.words, "-q", *more))
+            also = oss_server.faults.rule
+
+            def slowly(operation: str, request: Request) -> Fault | None:
+                held = operation == "UploadPart" and "xvdb" in request.path
+                return also(operation, request) or (Fault(stall=2.0) if held else None)
+
+            oss_server.faults.rule = slowly
+            words = *oss.words, "--part-size", "100K", "-q", *more
+            process = begin(*export_words(pair, state, *words))
             await_(lambda: oss.uploads("m-1_data"))
             process.send_signal(signal.SIGTERM)
             return process
 
-        slowly = "--part-size", "100K", "--rate-limit", "300K"
-        return partial(run, *slowly)
+        return run
 
     def end(self, process: "subprocess.Popen[str]", *words: str) -> str:
         _, error = process.communicate()
