@@ -1,8 +1,8 @@
 """Sources: positional readers of guest disks.
 
 Raw bytes come from `file.py` and `remote.py`; what is an image is opened over one of these by
-the function that the table names. What an image says of itself another function tells, from
-its headers alone, which need not be such that the disk could be read.
+the function that the table names. What an image says of itself `description.py` has told by
+other functions, from its headers alone, which need not be such that the disk could be read.
 """
 
 from collections.abc import Callable

@@ -119,7 +119,8 @@ class PackedSource(MappedSource):
         return super().read_runs(extents, granule, buffer)
 
     def _streams(self, units: list[Unit]) -> tuple[int, memoryview]:
-        """Read streams at once; return where that begins, and what it is until the next."""
+        """Read streams at once; return where in the file that begins, and the bytes, which stay
+        so until the thread reads others."""
         first = units[0].where
         last = max(unit.where + unit.length for unit in units)
         memory: bytearray = getattr(self._own, "memory", bytearray())

@@ -11,7 +11,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     What was being handled already when the library was called, an error of ours or a
     signal, has the exceptions of the clean-up in its wake, but is the cause of none.
     """
-    found: BaseException | None = error
+    yield error
+    found = error.__cause__ or error.__context__
     while isinstance(found, Exception) and not isinstance(found, ImgconvError):
         yield found
         found = found.__cause__ or found.__context__
