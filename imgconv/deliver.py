@@ -77,7 +77,8 @@ def _add_metadata(pieces: _Pieces, segments: Segments, starts: Column) -> None:
         assert len(content) == meta.length
         used = Ranges.single(0, len(content))
         if meta.length > PAGE:
-            used = data_runs(content, SECTOR)  # pages of the file lie anywhere in it
+            # Pages of the file lie anywhere in it, but none in a gap shorter than a page.
+            used = data_runs(content, SECTOR).merged(apart=PAGE)
         places = starts[rows[refs == ref]]
         pieces.add(
             content,

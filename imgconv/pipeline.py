@@ -10,9 +10,7 @@ A worker holds one batch at a time, from reading to writing; so memory is the nu
 threads times a batch, whatever the size of the disk.
 """
 
-import mmap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import lcm
@@ -20,11 +18,11 @@ from math import lcm
 import numpy as np
 
 from imgconv.batches import CAPACITY, Batch, Pace, batches
-from imgconv.errors import OutOfResources
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
 from imgconv.found import Found
 from imgconv.lanes import Lane, rendered
 from imgconv.layout import Layout, LayoutBuilder
+from imgconv.pages import page_buffer
 from imgconv.ranges import Ranges
 from imgconv.render import render
 from imgconv.segments import ZEROS, Segments
@@ -48,17 +46,6 @@ def granule_of(writer: Writer) -> int:
 def span_of(writer: Writer) -> int:
     """Return the guest bytes of which a writer must be told at once."""
     return writer.span if isinstance(writer, EncodingWriter) else writer.unit
-
-
-def page_buffer(size: int) -> memoryview:
-    """Memory for a worker: whole pages, to which the kernel copies up to twice as fast."""
-    try:
-        pages = mmap.mmap(-1, size)
-    except OSError as error:
-        raise OutOfResources(f"no memory for a buffer of {size} bytes") from error
-    with suppress(OSError):  # a kernel may know no huge pages
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(pages)
 
 
 class _Pass:

@@ -85,12 +85,13 @@ class Ranges:
             np.maximum(self.start[first:last], start), np.minimum(self.stop[first:last], stop)
         )
 
-    def merged(self) -> "Ranges":
-        """Join ranges that touch or overlap (starts must ascend)."""
+    def merged(self, apart: int = 1) -> "Ranges":
+        """Join ranges less than `apart` bytes from each other, so those that touch or overlap
+        (starts must ascend)."""
         if len(self) < 2:
             return self
         reach = np.maximum.accumulate(self.stop)
-        first = np.flatnonzero(np.concatenate(([True], self.start[1:] > reach[:-1])))
+        first = np.flatnonzero(np.concatenate(([True], self.start[1:] - reach[:-1] >= apart)))
         last = np.append(first[1:], len(self)) - 1
         return Ranges(self.start[first], reach[last])
 

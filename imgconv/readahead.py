@@ -6,14 +6,15 @@ source takes over what was found. All of it is a hint, like the ones a kernel ta
 goes wrong here goes wrong again, and is told, where the file is really read.
 """
 
-import mmap
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from imgconv._native import ffi, lib
+from imgconv.errors import OutOfResources
 from imgconv.kernels import KERNEL
+from imgconv.pages import page_buffer
 from imgconv.units import SECTOR, MiB, round_up
 
 ROOM = 64 * MiB  # of data that may wait to be taken over
@@ -48,9 +49,7 @@ class ReadAhead:
             self._status = os.fstat(self._fd)
             if not stat.S_ISREG(self._status.st_mode):
                 raise OSError("not a regular file")
-            self._arena = mmap.mmap(-1, ROOM)
-            with suppress(OSError):  # a kernel may know no huge pages
-                self._arena.madvise(mmap.MADV_HUGEPAGE)
+            self._arena = page_buffer(ROOM)
             self._begin()
         except BaseException:
             if self._ahead != ffi.NULL:  # interrupted: nobody may read on into freed memory
@@ -98,7 +97,7 @@ class ReadAhead:
         table = bytes(ffi.buffer(rows, count[0] * ffi.sizeof("struct ic_run")))
         lib.ic_ahead_free(self._ahead)
         os.close(self._fd)
-        return reach, table, memoryview(self._arena)
+        return reach, table, self._arena
 
 
 _waiting: list[ReadAhead] = []
@@ -107,7 +106,7 @@ _waiting: list[ReadAhead] = []
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """Read a file ahead, if it is one, until it is claimed or the context ends."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, OutOfResources):
         _waiting.append(ReadAhead(path))
     try:
         yield

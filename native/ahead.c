@@ -33,8 +33,6 @@ struct ic_ahead {
     size_t count;
 };
 
-static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Finds the next data range, widened to granules. */
 static int next_range(struct ic_ahead *a) {
     struct ic_reach reach = {0, a->stop};

@@ -67,8 +67,6 @@ struct course {
     size_t piece;
 };
 
-static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Fills n bytes from offset `at` of the disk on, which never goes back. */
 static int fill_mapped(struct course *c, uint8_t *p, int64_t n, int64_t at, int64_t *failed) {
     const struct ic_map *map = c->map;

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+static inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* The file ended before the offset it should reach; no value of errno. */
 enum { IC_END_OF_FILE = -1 };
 

@@ -110,20 +110,30 @@ static int64_t hand_in(const struct ic_target *t, const struct window *window, i
     return done;
 }
 
-/* Puts one piece: whole pages are handed in, its ends are written. */
-static int put(const struct ic_target *t, const struct window *window, int64_t at, int64_t size,
-               uint64_t from, struct ic_reach *reach, int64_t *handed) {
-    int64_t first = (at + t->page - 1) / t->page * t->page;
-    int64_t last = (at + size) / t->page * t->page;
-    if (first >= last) /* there are pages of 64 KiB */
-        return ic_write_pieces(t->fd, 1, &at, &size, &from, reach);
-    int64_t done = hand_in(t, window, first, last - first, from + (uint64_t)(first - at));
-    *handed += done;
-    int64_t ats[] = {at, first + done}, sizes[] = {first - at, at + size - first - done};
-    uint64_t addresses[] = {from, from + (uint64_t)(first + done - at)};
-    int none = sizes[0] == 0, count = 1 - none + (sizes[1] > 0);
-    return ic_write_pieces(t->fd, (size_t)count, ats + none, sizes + none, addresses + none,
-                           reach);
+/* Pieces of a stretch that are left to be written, ascending.  Each write may have to wait for
+ * that of another thread, so they are kept, and those that lie together are written at once. */
+enum { RESTS = 64 };
+struct rests {
+    size_t count;
+    int64_t ats[RESTS], sizes[RESTS];
+    uint64_t addresses[RESTS];
+};
+
+static int write_rests(const struct ic_target *t, struct rests *rests, struct ic_reach *reach) {
+    size_t count = rests->count;
+    rests->count = 0;
+    return ic_write_pieces(t->fd, count, rests->ats, rests->sizes, rests->addresses, reach);
+}
+
+static int keep(const struct ic_target *t, struct rests *rests, int64_t at, int64_t size,
+                uint64_t from, struct ic_reach *reach) {
+    int error = rests->count == RESTS ? write_rests(t, rests, reach) : 0;
+    if (size == 0 || error)
+        return error;
+    rests->ats[rests->count] = at;
+    rests->sizes[rests->count] = size;
+    rests->addresses[rests->count++] = from;
+    return 0;
 }
 
 int ic_target_hand_in(const struct ic_target *t, size_t pieces, const int64_t *ats,
@@ -133,17 +143,24 @@ int ic_target_hand_in(const struct ic_target *t, size_t pieces, const int64_t *a
     if (t->faults >= 0 && pieces)
         window = open_window(t, ats[0], ats[pieces - 1] + sizes[pieces - 1]);
     *handed = 0;
+    struct rests rests;
+    rests.count = 0;
     int error = 0;
-    for (size_t i = 0, next; i < pieces && !error; i = next) {
-        next = i + 1;
-        if (window.memory != NULL && sizes[i] >= LEAST) {
-            error = put(t, &window, ats[i], sizes[i], addresses[i], reach, handed);
-            continue;
+    for (size_t i = 0; i < pieces && !error; i++) {
+        int64_t at = ats[i], stop = at + sizes[i], first = stop, last = stop;
+        if (window.memory != NULL && sizes[i] >= LEAST) { /* its whole pages, if it has any */
+            first = lesser((at + t->page - 1) / t->page * t->page, stop);
+            last = first + (stop - first) / t->page * t->page;
+            last = first + hand_in(t, &window, first, last - first,
+                                   addresses[i] + (uint64_t)(first - at));
+            *handed += last - first;
         }
-        while (next < pieces && (window.memory == NULL || sizes[next] < LEAST))
-            next++;
-        error = ic_write_pieces(t->fd, next - i, ats + i, sizes + i, addresses + i, reach);
+        error = keep(t, &rests, at, first - at, addresses[i], reach);
+        if (!error)
+            error = keep(t, &rests, last, stop - last, addresses[i] + (uint64_t)(last - at), reach);
     }
+    if (!error)
+        error = write_rests(t, &rests, reach);
     close_window(&window);
     return error;
 }

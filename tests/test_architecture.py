@@ -14,7 +14,7 @@ PACKAGE = Path(imgconv.__file__).parent
 # says so) and from layers above it in this list, never the other way.
 LAYERS = [
     {"version", "errors", "loading", "units", "names", "urls", "identity", "progress"},
-    {"kernels"},
+    {"kernels", "pages"},
     {"readahead"},
     {"ranges", "options", "workers", "body", "report"},
     {"found", "stretch", "segments", "objectstore"},

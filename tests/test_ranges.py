@@ -40,6 +40,16 @@ def test_merged_keeps_the_bytes_and_joins_all_that_touch(found: Ranges) -> None:
     assert all(a < b for a, b in zip(merged.stop, merged.start[1:], strict=False))
 
 
+@given(ranges(), st.integers(1, 40))
+def test_merged_joins_what_is_less_than_so_many_bytes_apart(found: Ranges, apart: int) -> None:
+    merged = found.merged(apart)
+    gaps = merged.start[1:] - merged.stop[:-1]
+    assert (gaps >= apart).all()
+    added = members(merged) - members(found)
+    between = list(zip(found.stop.tolist()[:-1], found.start.tolist()[1:], strict=True))
+    assert added == {n for a, b in between if b - a < apart for n in range(a, b)}
+
+
 @given(ranges(), st.sampled_from([1, 4, 16, 64]))
 def test_aligned_covers_every_unit_touched(found: Ranges, unit: int) -> None:
     expected = {

@@ -11,7 +11,7 @@ from imgconv.identity import Identity
 from imgconv.layout import Layout
 from imgconv.objects import opened_store
 from imgconv.opening import open_location
-from imgconv.pipeline import page_buffer
+from imgconv.pages import page_buffer
 from imgconv.ranges import Ranges
 from imgconv.render import render
 from imgconv.sources.base import Source

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from imgconv.codecs import WORDS, choose_level
 from imgconv.deflating import deflate_blocks, gzip_member
 from imgconv.formats.base import Disk, EncodingWriter
@@ -122,7 +120,7 @@ class OneMember(GzipWriter):
     def encode(self, start: int, content: memoryview) -> bytes:
         """Return deflate blocks; long zeros among the data cost no more than elsewhere."""
         pieces, at = [], 0
-        for low, high in _data(content):
+        for low, high in data_runs(content, _GRANULE).merged(apart=_WORTH):
             pieces += [self._zero_blocks(low - at), self._blocks(content[low:high])]
             at = high
         return b"".join([*pieces, self._zero_blocks(len(content) - at)])
@@ -161,15 +159,6 @@ class OneMember(GzipWriter):
         yield from self._zeros(self._back)
         trailer = ondisk.Trailer(crc=self._crc, size=self._total % (1 << 32))
         yield Segments.of([Meta.of(ondisk.LAST_BLOCK + trailer.pack())])
-
-
-def _data(content: memoryview) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of a unit between which there are zeros worth skipping."""
-    runs = data_runs(content, _GRANULE)
-    apart = np.flatnonzero(runs.start[1:] - runs.stop[:-1] >= _WORTH)
-    starts = runs.start[np.append(0, apart + 1)]
-    stops = runs.stop[np.append(apart, len(runs) - 1)]
-    return zip(starts.tolist(), stops.tolist(), strict=True)
 
 
 class ManyMembers(GzipWriter):
