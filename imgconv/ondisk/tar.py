@@ -19,7 +19,7 @@ LONG_NAME, LONG_LINK = b"L", b"K"
 EXTENDED = PAX + PAX_GLOBAL + LONG_NAME + LONG_LINK
 MAX_MAP = 25 << 20  # bytes of a sparse map, a million entries
 _GOES_ON = 504  # in such a block, whether another one follows
-_PAIR = 24  # bytes of two numbers of a sparse map
+FIELD = 12  # bytes of a number of a sparse map
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,9 @@ class Header(Record):
     rest: bytes  # 345: a prefix of the name in ustar, GNU's own fields in old GNU
 
 
-@dataclass(frozen=True, slots=True)
-class SparseMap:
-    """What a block of old GNU's sparse map holds: offsets and lengths, and if more follow."""
-
-    numbers: tuple[bytes, ...]
-    extended: bool
-
-    @classmethod
-    def of_header(cls, block: bytes) -> "SparseMap":
-        """Read the four entries that a header has room for."""
-        return cls(_numbers(block, 386, 4), block[482] != 0)
-
-    @classmethod
-    def of_extension(cls, block: bytes) -> "SparseMap":
-        """Read the 21 entries of a block that follows it."""
-        return cls(_numbers(block, 0, 21), block[_GOES_ON] != 0)
+def goes_on(header: bytes) -> bool:
+    """Say whether the sparse map of an old GNU header goes on in the next block."""
+    return header[482] != 0
 
 
 def last_extension(blocks: bytes) -> int:
@@ -68,9 +55,17 @@ def last_extension(blocks: bytes) -> int:
     return blocks[_GOES_ON::BLOCK].find(0)
 
 
-def _numbers(block: bytes, start: int, entries: int) -> tuple[bytes, ...]:
-    stop = start + entries * _PAIR
-    return tuple(block[at : at + _PAIR // 2] for at in range(start, stop, _PAIR // 2))
+def header_map(header: bytes) -> bytes:
+    """Return the four entries of a sparse map that a header has room for: two numbers each,
+    an offset and a length."""
+    return header[386:482]
+
+
+def extension_map(blocks: bytes) -> bytes:
+    """Return the 21 entries in each block that follows it."""
+    return b"".join(
+        blocks[at : at + _GOES_ON] for at in range(0, len(blocks) // BLOCK * BLOCK, BLOCK)
+    )
 
 
 def real_size(block: bytes) -> bytes:

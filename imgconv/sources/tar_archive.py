@@ -63,7 +63,7 @@ class Archive:
     def extensions(self, at: int, header: bytes) -> Iterator[bytes]:
         """Yield the blocks, many at once, in which the sparse map of the header at `at` goes
         on."""
-        if not ondisk.SparseMap.of_header(header).extended:
+        if not ondisk.goes_on(header):
             return
         start, length, last = at + ondisk.BLOCK, ondisk.BLOCK, -1
         while last < 0:

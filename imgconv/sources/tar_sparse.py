@@ -15,6 +15,9 @@ _MOST = 1 << 20  # pieces of a member
 _TEXT = 64 * KiB  # of a map in text, read at once
 _NO_NUMBER = "a sparse map has what is no number"
 _DIGITS = 18  # of a number in it, which so has room
+_LIMIT = 10**_DIGITS
+_BINARY = (0x80, 0, 0, 0)  # begins such a field, of which eight bytes are enough
+_PLACES = 8 ** np.arange(ondisk.FIELD - 2, -1, -1, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,19 +51,30 @@ def layout_of(archive: Archive, member: Member) -> Layout:
 
 
 def _old_gnu(archive: Archive, member: Member) -> Layout:
-    numbers = [_numbers(archive, member, ondisk.SparseMap.of_header(member.block))]
+    numbers = [_numbers(archive, member, ondisk.header_map(member.block))]
     for blocks in archive.extensions(member.at, member.block):
-        for low in range(0, len(blocks), ondisk.BLOCK):
-            part = ondisk.SparseMap.of_extension(blocks[low : low + ondisk.BLOCK])
-            numbers.append(_numbers(archive, member, part))
+        numbers.append(_numbers(archive, member, ondisk.extension_map(blocks)))
     size = archive.number(ondisk.real_size(member.block), member.at + 483)
     return _checked(archive, member, size, np.concatenate(numbers), member.start)
 
 
-def _numbers(archive: Archive, member: Member, part: ondisk.SparseMap) -> Column:
-    found = [archive.number(field, member.at) for field in part.numbers]
-    archive.check(max(found) < 10**_DIGITS, member.at, "a sparse map beyond any disk")
-    return np.array(found, dtype=np.int64)
+def _numbers(archive: Archive, member: Member, fields: bytes) -> Column:
+    """Read the fields of a map: at once those that are as GNU tar writes them, eleven digits
+    or, from 8 GiB on, binary, and those that are blank."""
+    rows = np.frombuffer(fields, dtype=np.uint8).reshape(-1, ondisk.FIELD)
+    digits, binary = rows[:, :-1] - ord("0"), rows[:, 4:].copy().view(">u8")[:, 0]
+    kinds = [
+        (digits < 8).all(axis=1) & (rows[:, -1] == 0),
+        (rows[:, :4] == _BINARY).all(axis=1) & (binary < _LIMIT),
+        ~rows.any(axis=1),
+    ]
+    found = np.select(kinds, [digits @ _PLACES, binary.astype(np.int64), 0])
+    for row in np.flatnonzero(~np.any(kinds, axis=0)).tolist():
+        field = fields[row * ondisk.FIELD : (row + 1) * ondisk.FIELD]
+        number = archive.number(field, member.at)
+        archive.check(number < _LIMIT, member.at, "a sparse map beyond any disk")
+        found[row] = number
+    return found
 
 
 def _gnu_in_pax(archive: Archive, member: Member) -> Layout:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import engine
 from support.cli import assert_one_line_error
 from support.cli import imgconv as command
-from support.packed_image import member, old_gnu, packed, seekable, sparse_1_0
+from support.packed_image import member, octal, old_gnu, packed, seekable, sparse_1_0
 
 from imgconv.errors import Cancelled, SourceError
 from imgconv.native import CRC32
@@ -50,6 +50,45 @@ def test_the_helpers_make_what_can_be() -> None:
     assert found == bytes(512) + b"d" * 512 + bytes(3072)
     found = read(sparse_1_0(b"2\n512\n512\n4096\n0\n", b"d" * 512), "raw.tar.gz")
     assert found == bytes(512) + b"d" * 512 + bytes(3072)
+
+
+def sparse(*fields: bytes) -> bytes:
+    """An old GNU archive of 4 KiB with 512 bytes at 512, of which the map is such fields."""
+    block = b"".join(fields).ljust(97, b"\0") + octal(4096)
+    return packed(member(block, type=b"S", size=512), b"d" * 512)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"00000001000\0",
+        b"00000001000 ",
+        b"       1000 ",
+        b"1000\0\0\0\0\0\0\0\0",
+        b"1000\0garbage",
+        b"\x80" + (512).to_bytes(11, "big"),
+    ],
+)
+def test_a_sparse_map_in_every_writing(field: bytes) -> None:
+    """As GNU tar writes numbers, and as older ones did, beside blanks."""
+    found = read(sparse(field, octal(512), bytes(24), octal(4096), bytes(12)), "raw.tar.gz")
+    assert found == bytes(512) + b"d" * 512 + bytes(3072)
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        (b"\xff" * 12, "a negative number"),
+        (b"\x80" + (10**18).to_bytes(11, "big"), "beyond any disk"),
+        (b"\x80\0\0\1" + bytes(8), "beyond any disk"),
+        (b"00000001008\0", "no number"),
+        (b"0000000100/\0", "no number"),
+        (b"\0" * 11 + b"1", "not in order, or past it|512 are stored"),
+    ],
+)
+def test_numbers_that_no_sparse_map_has(field: bytes, reason: str) -> None:
+    with pytest.raises(SourceError, match=reason):
+        read(sparse(octal(0), octal(256), field, octal(512)), "raw.tar.gz")
 
 
 TINY = pyzstd.compress(b"x")
