@@ -15,7 +15,7 @@ from imgconv.sources.scanning import read_and_scan
 from imgconv.units import KiB, MiB
 from imgconv.workers import PerThread
 
-TOGETHER = 4 * MiB  # of streams that are read at once
+TOGETHER = 4 * MiB  # of streams that are read, and of units that are decoded, at once
 GAP = 64 * KiB  # that is read along: another read takes as long
 MOST = 4096  # units that are thought of at once
 
@@ -115,7 +115,7 @@ class PackedSource(MappedSource):
     def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
         """Read extents and find their nonzero granules; errors as of `read_into`."""
         if len(extents) and self._packed.rows(int(extents.start[0]), int(extents.stop[-1])):
-            return read_and_scan(self, extents, granule, buffer)
+            return read_and_scan(self, extents, granule, buffer, TOGETHER)
         return super().read_runs(extents, granule, buffer)
 
     def _streams(self, units: list[Unit]) -> tuple[int, memoryview]:

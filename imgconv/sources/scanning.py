@@ -28,10 +28,12 @@ def scanner(source: Source) -> Scan:
     return partial(read_and_scan, source)
 
 
-def read_and_scan(source: Source, extents: Ranges, granule: int, buffer: memoryview) -> Found:
-    """Do so with any source, piece by piece."""
+def read_and_scan(
+    source: Source, extents: Ranges, granule: int, buffer: memoryview, piece: int = PIECE
+) -> Found:
+    """Do so with any source, `piece` bytes at once."""
     used, data, where = 0, list[Ranges](), [np.empty(0, dtype=np.int64)]
-    for start, stop in _pieces(extents, max(PIECE // granule, 1) * granule):
+    for start, stop in _pieces(extents, max(piece // granule, 1) * granule):
         content = buffer[used : used + stop - start]
         source.read_into(start, content)
         runs = data_runs(content, granule)
