@@ -21,8 +21,9 @@ from imgconv.native import repeats
 Compress: TypeAlias = Callable[[memoryview], bytes]  # safe from any number of threads
 
 _ISAL_LEVELS = 3
-_HEAD = 8  # bytes: fewer than ISA-L's routine for long streams takes
+_HEAD = 8  # bytes of a block that stand before what ISA-L makes of the rest
 _SYNC, _FINISH = 2, 4  # zlib's Z_SYNC_FLUSH and Z_FINISH
+_ZLIB_HEADER = b"\x78\x01"  # of a stream with all the history there is, made fast
 _SHORT, _FULL = 12, 15  # of history, as powers of two
 _PERIOD = 4  # bytes, of records and tables
 _NOISE = 0.005  # the share that repeats by chance is 1/256
@@ -71,8 +72,9 @@ def _zlib_like(level: int, wbits: int, memory: int = _MUCH) -> Compress:
         return partial(library.compress, level=level, wbits=wbits)
 
     def compress(block: memoryview) -> bytes:
-        deflater = library.compressobj(level, library.DEFLATED, wbits, memory)
-        packed = _in_two(deflater, _FINISH, block)
+        packed = _behind_head(library, level, -abs(wbits), memory, _FINISH, block)
+        if wbits > 0:
+            packed = _ZLIB_HEADER + packed + library.adler32(block).to_bytes(4, "big")
         if len(packed) <= len(block):
             return packed
         # In two, noise may take more than zlib's bound, for which readers have room.
@@ -93,11 +95,16 @@ def _heeds_addresses(library: Any, level: int) -> bool:
     return bool(library.__name__ == "isal.isal_zlib") and level in (1, 2)
 
 
-def _in_two(deflater: Any, flush: int, block: memoryview) -> bytes:
-    """Compress a block by ISA-L, the first bytes on their own, to the same bytes everywhere:
-    what follows a flush is no new stream, and so few bytes are taken by another routine."""
-    first = deflater.compress(block[:_HEAD]) + deflater.flush(_SYNC)
-    return b"".join((first, deflater.compress(block[_HEAD:]), deflater.flush(flush)))
+def _behind_head(
+    library: Any, level: int, wbits: int, memory: int, flush: int, block: memoryview
+) -> bytes:
+    """Compress a block by ISA-L to the same bytes everywhere: the first bytes are stored, and
+    to what has them for its history the routine does not turn as to a new stream."""
+    head = bytes(block[:_HEAD])
+    size = len(head)
+    stored = b"\0" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little") + head
+    deflater = library.compressobj(level, library.DEFLATED, wbits, memory, 0, head)
+    return b"".join((stored, deflater.compress(block[_HEAD:]), deflater.flush(flush)))
 
 
 def _libdeflate(level: int) -> Compress:
@@ -121,9 +128,9 @@ def deflate_blocks(level: int) -> Compress:
     at_once = not _heeds_addresses(library, level)
 
     def compress(block: memoryview) -> bytes:
-        deflater = library.compressobj(level, library.DEFLATED, -library.MAX_WBITS)
         if not at_once:
-            return _in_two(deflater, _SYNC, block)
+            return _behind_head(library, level, -library.MAX_WBITS, _MUCH, _SYNC, block)
+        deflater = library.compressobj(level, library.DEFLATED, -library.MAX_WBITS)
         blocks: bytes = deflater.compress(block) + deflater.flush(_SYNC)
         return blocks
 

@@ -78,10 +78,15 @@ def test_bytes_do_not_depend_on_where_memory_lies(
     make: Callable[[int], Compress], level: int
 ) -> None:
     """ISA-L takes a hash of an address for one of data: a block whose start has that hash, one
-    in 8,192, and comes again is compressed otherwise by threads with other stacks and heaps."""
+    in 8,192, and comes again is compressed otherwise by threads with other stacks and heaps.
+    So is one with that behind the first bytes, where what is left begins."""
     rng, compress = random.Random(2), make(level)
     starts = [rng.randbytes(6) for _ in range(12_000)]
-    blocks = [memoryview(start + NOISE[:40] + start * 2 + NOISE[40:80]) for start in starts]
+    blocks = [
+        memoryview(NOISE[:first] + start + NOISE[10:50] + start * 2 + NOISE[50:90])
+        for start in starts
+        for first in (0, 8)
+    ]
     found: list[list[bytes]] = []
 
     def work() -> None:
