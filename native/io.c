@@ -7,7 +7,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "kernel.h"
+#include "zero.h"
 
 enum {
     PIECE = 1024 * 1024, /* read at once: 8 % less processor time than by 256 KiB */
@@ -97,25 +97,26 @@ struct runs {
 
 /* Adds the data granules of a piece that was read from offset `at` to p, which is
  * `where` in the buffer; returns where in the piece the last of them ends. */
-static int64_t find_runs(ic_is_zero_fn is_zero, const uint8_t *p, int64_t size, int64_t granule,
-                         int64_t at, int64_t where, struct runs *runs) {
-    int64_t last = runs->count - 1, kept = 0;
-    int open = last >= 0 && runs->stops[last] == at &&
-               runs->wheres[last] + at - runs->starts[last] == where;
-    for (int64_t low = 0; low < size; low += granule) {
-        int64_t n = size - low < granule ? size - low : granule;
-        if (is_zero(p + low, (size_t)n)) {
-            open = 0;
-            continue;
-        }
-        if (!open) {
-            runs->starts[runs->count] = at + low;
-            runs->wheres[runs->count++] = where + low;
-        }
-        runs->stops[runs->count - 1] = at + low + n;
-        open = 1;
-        kept = low + n;
+static int64_t find_runs(int kernel, const uint8_t *p, int64_t size, size_t granule, int64_t at,
+                         int64_t where, struct runs *runs) {
+    int64_t *starts = runs->starts + runs->count, *stops = runs->stops + runs->count;
+    int64_t *wheres = runs->wheres + runs->count;
+    int64_t found = (int64_t)ic_data_runs(kernel, p, (size_t)size, granule, starts, stops);
+    int64_t kept = found ? stops[found - 1] : 0;
+    for (int64_t i = 0; i < found; i++) {
+        wheres[i] = where + starts[i];
+        starts[i] += at;
+        stops[i] += at;
     }
+    if (found && runs->count && stops[-1] == starts[0] &&
+        wheres[-1] - starts[-1] == wheres[0] - starts[0]) { /* goes on where one ended */
+        stops[-1] = stops[0];
+        size_t rest = (size_t)--found * sizeof *starts;
+        memmove(starts, starts + 1, rest);
+        memmove(stops, stops + 1, rest);
+        memmove(wheres, wheres + 1, rest);
+    }
+    runs->count += found;
     return kept;
 }
 
@@ -123,7 +124,6 @@ int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, s
                  size_t ranges, const int64_t *starts, const int64_t *stops, uint8_t *buffer,
                  int64_t *run_starts, int64_t *run_stops, int64_t *wheres,
                  struct ic_reach *reach) {
-    ic_is_zero_fn is_zero = ic_kernel_get(kernel)->is_zero;
     int64_t grain = (int64_t)granule, step = grain < PIECE ? PIECE / grain * grain : grain;
     struct runs runs = {run_starts, run_stops, wheres, 0};
     struct course course = {fd, length, map, 0};
@@ -135,7 +135,7 @@ int ic_read_runs(int kernel, int fd, int64_t length, const struct ic_map *map, s
             int error = fill_mapped(&course, p, size, at, &reach->at);
             if (error)
                 return error;
-            used += find_runs(is_zero, p, size, grain, at, used, &runs);
+            used += find_runs(kernel, p, size, granule, at, used, &runs);
         }
     reach->count = runs.count;
     return 0;
