@@ -1,6 +1,7 @@
 """What went wrong at OSS, in our words: SDK exceptions become StoreErrors of one line."""
 
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
@@ -68,6 +69,7 @@ _MILLISECONDS = 1000
 @contextmanager
 def store_errors(what: str) -> Iterator[None]:
     """Turn what the SDK raises in the body into StoreErrors; `what` begins the message."""
+    handled = sys.exception()
     try:
         yield
     except sdk.BaseError as error:
@@ -75,14 +77,16 @@ def store_errors(what: str) -> Iterator[None]:
         if not isinstance(cause, sdk.BaseError | ParseError | UnicodeError | OSError):
             # ours: a cancelled body, missing credentials, a bug
             raise cause from cause.__cause__
-        raise _store_error(cause, what) from error
+        raise _store_error(cause, what, handled) from error
     except (ParseError, ValueError) as error:
-        raise _store_error(error, what) from error
+        raise _store_error(error, what, handled) from error
 
 
-def transport_error(error: BaseException, what: str) -> ImgconvError:
-    """Return the StoreError of a connection that failed."""
-    chain = list(causes(error))
+def transport_error(
+    error: BaseException, what: str, handled: BaseException | None
+) -> ImgconvError:
+    """Return the StoreError of a connection that failed while something was `handled`."""
+    chain = list(causes(error, handled))
     text = f"{what}: {_line(_reason(chain[-1]))}"
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
         return StoreRefused(text)
@@ -106,13 +110,15 @@ def _reason(error: BaseException) -> str:
     return told or str(error) or type(error).__name__
 
 
-def _store_error(error: BaseException, what: str) -> ImgconvError:
+def _store_error(
+    error: BaseException, what: str, handled: BaseException | None
+) -> ImgconvError:
     if isinstance(error, sdk.ServiceError):
         return _service_error(error, what)
     if isinstance(error, sdk.RequestError | sdk.ResponseError):
-        return transport_error(error.unwrap(), what)
+        return transport_error(error.unwrap(), what, handled)
     if isinstance(error, OSError):
-        return transport_error(error, what)
+        return transport_error(error, what, handled)
     text = f"{what}: {_line(str(error))}"
     if isinstance(error, sdk.DeserializationError | ParseError | ValueError):
         unsayable = isinstance(error, UnicodeEncodeError)  # a key that is no text

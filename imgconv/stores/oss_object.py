@@ -1,5 +1,6 @@
 """An object of Alibaba Cloud OSS, read by range."""
 
+import sys
 from collections.abc import Iterator
 
 import alibabacloud_oss_v2 as oss
@@ -23,7 +24,7 @@ class OssReader:
         """Fill the whole buffer from `offset` on."""
         if not buffer:
             return
-        what = f"{self.name}: cannot read at offset {offset}"
+        what, handled = f"{self.name}: cannot read at offset {offset}", sys.exception()
         with store_errors(what):
             reply = self._client.get_object(
                 oss.GetObjectRequest(
@@ -42,7 +43,7 @@ class OssReader:
             try:
                 _fill(buffer, reply.body.iter_bytes(block_size=_READ_CHUNK))
             except OSError as error:  # what the SDK's HTTP library raises
-                raise transport_error(error, what) from error
+                raise transport_error(error, what, handled) from error
 
     def close(self) -> None:
         """Do nothing: the connections are the store's."""

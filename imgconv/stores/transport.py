@@ -7,6 +7,7 @@ URLs carry secrets.
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -80,6 +81,7 @@ class Transport:
         from urllib3 import Timeout
         from urllib3.exceptions import HTTPError
 
+        handled = sys.exception()
         try:
             answer = self._pool.request(
                 method,
@@ -96,7 +98,7 @@ class Transport:
             finally:
                 answer.close()
         except (HTTPError, OSError) as error:
-            raise _failure(name, error) from error
+            raise _failure(name, error, handled) from error
 
     def close(self) -> None:
         """Release connections; harmless when repeated."""
@@ -109,9 +111,9 @@ def retry_after(headers: Mapping[str, str]) -> float:
     return float(text) if _SECONDS.fullmatch(text) else 0.0
 
 
-def _failure(name: str, error: BaseException) -> StoreError:
+def _failure(name: str, error: BaseException, handled: BaseException | None) -> StoreError:
     """Return what became of a request without an answer, in words without the URL."""
-    for cause in causes(error):
+    for cause in causes(error, handled):
         match cause:
             case ssl.SSLCertVerificationError():
                 reason = f"its certificate is not trusted: {cause.verify_message}"
