@@ -11,6 +11,7 @@ from imgconv.found import Found
 from imgconv.segments import Data, Meta, Segments
 from imgconv.sinks.base import Sink
 from imgconv.tally import Tally
+from imgconv.workers import Room
 
 
 class Lane:
@@ -22,7 +23,7 @@ class Lane:
 
     def __init__(self, writer: Writer, sink: Sink, tally: Tally, head: bytes | None = None):
         self.writer, self.sink, self.tally = writer, sink, tally
-        self._head = head
+        self._head, self._room = head, Room()
         self.at = writer.head_size if head is None else 0
 
     def begin(self) -> None:
@@ -35,7 +36,7 @@ class Lane:
         """Do all that needs no turn for what was found of a disk of `size` bytes."""
         writer, data = self.writer, found.data.total
         if isinstance(writer, EncodingWriter):
-            encoded = encode(writer, found)
+            encoded = encode(writer, found, self._room)
             columns = encoded.units, encoded.lengths, encoded.checks
             return LaneBatch(self, data, partial(writer.place, *columns), encoded.payload)
         runs = found.data.aligned(writer.unit, size)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from imgconv.errors import Cancelled, OptionError, OutOfResources
+from imgconv.pages import page_buffer
 
 Task = TypeVar("Task")
 Lock = threading.Lock
@@ -22,6 +23,20 @@ Condition = threading.Condition
 PerThread = threading.local
 
 _NOTICE_SECONDS = 0.1  # how soon a waiting worker sees that the caller cancelled
+
+
+class Room:
+    """Memory of every thread's own, which has what was put there last."""
+
+    def __init__(self) -> None:
+        self._own = PerThread()
+
+    def of(self, size: int) -> memoryview:
+        """Return `size` bytes, for this thread until it asks again. Raises OutOfResources."""
+        memory: memoryview | None = getattr(self._own, "memory", None)
+        if memory is None or len(memory) < size:
+            self._own.memory = memory = page_buffer(1 << size.bit_length())
+        return memory[:size]
 
 
 def default_threads() -> int:

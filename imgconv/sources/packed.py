@@ -13,7 +13,7 @@ from imgconv.sources.checked import ImageFile
 from imgconv.sources.mapped import GROUP, MappedSource, Mapping, held
 from imgconv.sources.scanning import read_and_scan
 from imgconv.units import KiB, MiB
-from imgconv.workers import PerThread
+from imgconv.workers import PerThread, Room
 
 TOGETHER = 4 * MiB  # of streams that are read, and of units that are decoded, at once
 GAP = 64 * KiB  # that is read along: another read takes as long
@@ -93,7 +93,7 @@ class PackedSource(MappedSource):
     ):
         super().__init__(image.file, size, mapping, warnings)
         self._image, self._packed, self._unpack = image, packed, unpack
-        self._own = PerThread()
+        self._room, self._own = Room(), PerThread()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer; errors are the file's, and ImageMalformed for a broken stream."""
@@ -123,10 +123,7 @@ class PackedSource(MappedSource):
         so until the thread reads others."""
         first = units[0].where
         last = max(unit.where + unit.length for unit in units)
-        memory: bytearray = getattr(self._own, "memory", bytearray())
-        if len(memory) < last - first:
-            memory = self._own.memory = bytearray(last - first)
-        content = memoryview(memory)[: last - first]
+        content = self._room.of(last - first)
         self.file.read_into(first, content)
         return first, content
 
