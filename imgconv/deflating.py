@@ -77,7 +77,7 @@ def _zlib_like(level: int, wbits: int, memory: int = _MUCH) -> Compress:
             packed = _ZLIB_HEADER + packed + library.adler32(block).to_bytes(4, "big")
         if len(packed) <= len(block):
             return packed
-        # In two, noise may take more than zlib's bound, for which readers have room.
+        # With a head, noise may take more than zlib's bound, for which readers have room.
         stored: bytes = deflate_library(0).compress(block, 0, wbits)
         return stored
 
