@@ -155,9 +155,10 @@ int ic_target_hand_in(const struct ic_target *t, size_t pieces, const int64_t *a
                                    addresses[i] + (uint64_t)(first - at));
             *handed += last - first;
         }
+        uint64_t behind = addresses[i] + (uint64_t)(last - at);
         error = keep(t, &rests, at, first - at, addresses[i], reach);
         if (!error)
-            error = keep(t, &rests, last, stop - last, addresses[i] + (uint64_t)(last - at), reach);
+            error = keep(t, &rests, last, stop - last, behind, reach);
     }
     if (!error)
         error = write_rests(t, &rests, reach);

@@ -25,19 +25,20 @@ int ic_is_zero(int kernel, const uint8_t *p, size_t n) {
     return ic_kernel_get(kernel)->is_zero(p, n);
 }
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t lesser(size_t a, size_t b) { return a < b ? a : b; }
 
-/* How many bytes at p are granules of zeros.  Of a long stretch many are looked at in one call,
- * but never more than a fourth of what was zero before: where it ends they are looked at again. */
+/* How many bytes at p are granules of zeros.  Of a long stretch many are looked at in one
+ * call, but never more than a fourth of what was zero before: where it ends they are looked
+ * at again. */
 static size_t zero_granules(ic_is_zero_fn is_zero, const uint8_t *p, size_t n, size_t granule) {
     size_t done = 0;
-    for (size_t step = granule; done < n && is_zero(p + done, least(step, n - done));) {
-        done += least(step, n - done);
-        step = least(done / 4, MOST) / granule * granule;
+    for (size_t step = granule; done < n && is_zero(p + done, lesser(step, n - done));) {
+        done += lesser(step, n - done);
+        step = lesser(done / 4, MOST) / granule * granule;
         step = step < granule ? granule : step;
     }
-    while (done < n && is_zero(p + done, least(granule, n - done)))
-        done += least(granule, n - done);
+    while (done < n && is_zero(p + done, lesser(granule, n - done)))
+        done += lesser(granule, n - done);
     return done;
 }
 
@@ -46,11 +47,11 @@ size_t ic_data_runs(int kernel, const uint8_t *p, size_t n, size_t granule, int6
     ic_is_zero_fn is_zero = ic_kernel_get(kernel)->is_zero;
     size_t runs = 0;
     for (size_t at = zero_granules(is_zero, p, n, granule); at < n;) {
-        size_t length = least(granule, n - at); /* of a granule that holds data */
+        size_t length = lesser(granule, n - at); /* of a granule that holds data */
         starts[runs] = (int64_t)at;
         do {
             at += length;
-            length = least(granule, n - at);
+            length = lesser(granule, n - at);
         } while (length && !is_zero(p + at, length));
         stops[runs++] = (int64_t)at;
         at += length;
