@@ -38,21 +38,24 @@ format: $(VENV)/.tested ## format the code
 
 set-up: $(VENV)/.tested build/.emulation ## install all that the targets below need
 
-native-test: build/native/test_native build/native/test_io ## unit tests of the C functions
+native-test: build/native/test_native build/native/test_io build/native/test_frames ## unit tests of the C functions
 	build/native/test_native
 	build/native/test_io
+	build/native/test_frames
 
-native-test-arm: build/arm/test_native build/arm/test_io ## the same for Arm, under emulation
+native-test-arm: build/arm/test_native build/arm/test_io build/arm/test_frames ## the same for Arm, under emulation
 	qemu-aarch64-static -cpu max build/arm/test_native scalar neon neon-pmull
 	qemu-aarch64-static -cpu max build/arm/test_io
+	qemu-aarch64-static -cpu max build/arm/test_frames
 
 native-test-x86: build/x86/test_native ## kernels as older x86 processors run them, emulated
 	qemu-x86_64-static -cpu Westmere $< scalar clmul
 	qemu-x86_64-static -cpu Haswell $< scalar clmul avx2
 
-asan: build/asan/test_native build/asan/test_io ## the same under sanitizers of addresses and undefined behaviour
+asan: build/asan/test_native build/asan/test_io build/asan/test_frames ## the same under sanitizers of addresses and undefined behaviour
 	build/asan/test_native
 	build/asan/test_io
+	build/asan/test_frames
 
 fuzz: $(VENV)/.tested ## fuzz a reader, guided by coverage; FORMAT=qcow2 TIME=600 (seconds)
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(FORMAT),qcow2) $(or $(TIME),600)

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 
 from imgconv.ranges import Ranges
-from imgconv.units import MiB
+from imgconv.units import KiB, MiB
 
 CAPACITY = 4 * MiB  # guest data per batch, unless a unit is larger
 AHEAD = 64 * MiB  # guest data that all workers together may have read
 MAX_EXTENTS = 4096  # and extents, so that tiny ones do not make a batch endless
+EVEN = 64 * KiB  # what images compress at once: if cut in two, it is decoded twice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +59,7 @@ def batches(
     """Cut the extents of a disk of `size` bytes into batches.
 
     Extents are widened to multiples of `granule`, which divides `unit`; cuts are at
-    multiples of `unit`.
+    multiples of `unit`, and of EVEN where that leaves something.
     """
     at, pending = 0, Ranges.of([])
     for group in groups:
@@ -79,4 +81,5 @@ def _cut(pending: Ranges, unit: int, capacity: int) -> int | None:
         return None
     before = int(filled[last - 1]) if last else 0
     cut = min(int(pending.start[last]) + capacity - before, int(pending.stop[last]))
-    return cut // unit * unit
+    even = lcm(unit, EVEN)
+    return cut // even * even if cut - int(pending.start[0]) >= even else cut // unit * unit

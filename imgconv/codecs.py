@@ -4,13 +4,16 @@ A level is a number of the codec's own scale; a word stands for one. `deflating.
 compresses to deflate.
 """
 
+import ctypes
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from imgconv.deflating import Compress, deflate_library, raw_deflate
 from imgconv.errors import OptionError
+from imgconv.native import FrameLibrary
+from imgconv.ranges import Column
 from imgconv.workers import PerThread
 
 WORDS = ("fast", "balanced", "small")
@@ -251,6 +254,50 @@ def unzstd(stream: memoryview, length: int) -> memoryview:
         return memoryview(_unzstd_frames(stream, length))
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
+
+
+def unzstd_many(
+    streams: memoryview,
+    where: Column,
+    length: Column,
+    buffer: memoryview,
+    place: Column,
+    size: Column,
+) -> int:
+    """Decode as many streams as are one frame that says its size, up to another: by the
+    system's libzstd, in one call; `unzstd` wants the interpreter lock back after each.
+
+    Stream i begins `where[i]` bytes into the streams, has at most `length[i]` bytes and holds
+    `size[i]`, which belong `place[i]` bytes into the buffer. Returns how many were decoded, 0
+    on a system without the library.
+    """
+    library = _system_zstd()
+    if library is None:
+        return 0
+    return library.decode(streams, where, length, buffer, place, size)
+
+
+# Of zstd.h, in the order in which `FrameLibrary` takes them; all have been stable since 1.4.
+_ZSTD_FUNCTIONS = (
+    "ZSTD_createDCtx",
+    "ZSTD_freeDCtx",
+    "ZSTD_getFrameContentSize",
+    "ZSTD_findFrameCompressedSize",
+    "ZSTD_decompressDCtx",
+)
+
+
+@cache
+def _system_zstd() -> FrameLibrary | None:
+    try:
+        library = ctypes.CDLL("libzstd.so.1")
+        functions = (getattr(library, name) for name in _ZSTD_FUNCTIONS)
+        addresses = [
+            ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions
+        ]
+    except (OSError, AttributeError):
+        return None
+    return FrameLibrary(*addresses)
 
 
 def _unzstd_frames(stream: memoryview, length: int) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 from imgconv._native import ffi, lib
 from imgconv.found import Found
 from imgconv.kernels import KERNEL
-from imgconv.ranges import Pieces, Ranges
+from imgconv.ranges import Column, Pieces, Ranges
 from imgconv.stretch import Stretch
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -53,6 +53,49 @@ def repeats(buffer: Buffer, distance: int) -> int:
     if distance <= 0:
         raise ValueError(f"distance must be positive, not {distance}")
     return int(lib.ic_repeats(ffi.from_buffer(buffer), len(buffer), distance))
+
+
+class FrameLibrary:
+    """What decodes zstd frames: functions of libzstd (zstd.h), by their addresses."""
+
+    def __init__(
+        self, create: int, destroy: int, content_size: int, frame_size: int, decode: int
+    ):
+        # In the order of `struct ic_zstd` (native/frames.h).
+        addresses = create, destroy, content_size, frame_size, decode
+        members = (field.type for _, field in ffi.typeof("struct ic_zstd").fields)
+        self._functions = ffi.new(
+            "struct ic_zstd *",
+            [ffi.cast(m, a) for m, a in zip(members, addresses, strict=True)],
+        )
+
+    def decode(
+        self,
+        streams: memoryview,
+        where: Column,
+        length: Column,
+        buffer: memoryview,
+        place: Column,
+        size: Column,
+    ) -> int:
+        """Decode frames, each by itself, until one that is broken or does not say its size.
+
+        Frame i begins `where[i]` bytes into the streams, has at most `length[i]` and holds
+        `size[i]`, which belong `place[i]` bytes into the buffer. Returns how many it decoded.
+        """
+        count, table = len(where), np.stack((where, length, place, size))
+        if count == 0:
+            return 0
+        assert table.min() >= 0
+        assert (where + length).max() <= len(streams)
+        assert (place + size).max() <= len(buffer)
+        wheres, lengths, places, sizes = _columns(table)
+        with ffi.from_buffer(streams) as source, ffi.from_buffer(buffer) as room:
+            return int(
+                lib.ic_decode_frames(
+                    self._functions, count, source, wheres, lengths, room, places, sizes
+                )
+            )
 
 
 class FileFailed(OSError):

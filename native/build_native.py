@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import make_crc_tables  # noqa: E402  (lives beside this file, outside any package)
 
-MODULES = ("kernel", "zero", "repeats", "crc", "io", "target", "ahead")
+MODULES = ("kernel", "zero", "repeats", "frames", "crc", "io", "target", "ahead")
 SOURCES = sorted(path.name for path in HERE.glob("*.c") if not path.name.startswith("test_"))
 WARNINGS = ("-Wall", "-Wextra")
 

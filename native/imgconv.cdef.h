@@ -9,6 +9,17 @@ size_t ic_data_runs(int kernel, const uint8_t *p, size_t n, size_t granule, int6
 
 size_t ic_repeats(const uint8_t *p, size_t n, size_t distance);
 
+struct ic_zstd {
+    void *(*create)(void);
+    size_t (*destroy)(void *);
+    unsigned long long (*content_size)(const void *, size_t);
+    size_t (*frame_size)(const void *, size_t);
+    size_t (*decode)(void *, void *, size_t, const void *, size_t);
+};
+size_t ic_decode_frames(const struct ic_zstd *zstd, size_t frames, const uint8_t *streams,
+                        const int64_t *wheres, const int64_t *lengths, uint8_t *buffer,
+                        const int64_t *places, const int64_t *sizes);
+
 enum { IC_CRC32, IC_CRC32C, IC_CRC64_XZ, IC_CRC64_NVME, ... };
 uint64_t ic_crc_update(int kernel, int crc_id, uint64_t crc, const uint8_t *p, size_t n);
 uint64_t ic_crc_combine(int crc_id, uint64_t crc_a, uint64_t crc_b, uint64_t length_b);

@@ -1,17 +1,22 @@
 """Compressors: every level decodes, in the window it promises, with and without libraries."""
 
+import ctypes
 import random
+import struct
 import sys
 import threading
 import zlib
 from collections.abc import Callable
+from typing import NoReturn
 
 import deflate
+import numpy as np
 import pytest
 import zstandard
 from zlib_ng import zlib_ng
 
-from imgconv.codecs import choose_level, codec, zstd
+from imgconv import codecs
+from imgconv.codecs import choose_level, codec, unzstd_many, zstd
 from imgconv.deflating import Compress, deflate_blocks, raw_deflate, zlib_stream
 from imgconv.errors import OptionError
 from imgconv.formats.vmdk_stream import MAX_DEFLATED
@@ -152,3 +157,58 @@ def test_records_and_texts_go_to_different_libraries(pair: str) -> None:
     assert compress(records) == thorough(records)
     assert compress(words) != thorough(words)
     assert compress(memoryview(bytes(3) + RECORDS)[3:]) == compress(records)
+
+
+def decode_many(frames: list[bytes], sizes: list[int]) -> tuple[int, list[bytes]]:
+    """Decode frames that lie one behind another; return how many were, and their contents."""
+    length, size = np.array([len(frame) for frame in frames]), np.array(sizes)
+    where, place = np.cumsum(length) - length, np.cumsum(size) - size
+    buffer = bytearray(b"?" * int(size.sum()))
+    streams = memoryview(b"".join(frames))
+    count = unzstd_many(streams, where, length, memoryview(buffer), place, size)
+    return count, [bytes(buffer[a : a + n]) for a, n in zip(place, size, strict=True)]
+
+
+FRAMES = [zstandard.ZstdCompressor().compress(block) for block in BLOCKS.values()]
+CHECKED = zstandard.ZstdCompressor(write_checksum=True).compress(NOISE)
+SIZES = [len(block) for block in BLOCKS.values()]
+
+
+def test_many_frames_are_decoded_in_one_call() -> None:
+    count, found = decode_many([frame + b"padding" for frame in FRAMES], SIZES)
+    assert (count, found) == (len(BLOCKS), list(BLOCKS.values()))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"not a frame", id="no-frame"),
+        pytest.param(struct.pack("<II", 0x184D2A50, 3) + b"abc" + FRAMES[0], id="skippable"),
+        pytest.param(FRAMES[3][:-1], id="cut-off"),
+        pytest.param(FRAMES[3][:9], id="hardly-begun"),
+        pytest.param(CHECKED[:-1] + bytes((CHECKED[-1] ^ 1,)), id="wrong-checksum"),
+        pytest.param(zstandard.ZstdCompressor().compress(NOISE[1:]), id="too-short"),
+        pytest.param(zstandard.ZstdCompressor().compress(NOISE + b"!"), id="too-long"),
+        pytest.param(
+            zstandard.ZstdCompressor(write_content_size=False).compress(NOISE), id="no-size"
+        ),
+    ],
+)
+def test_what_is_no_plain_frame_is_left(frame: bytes) -> None:
+    """And with it all that follows; what came before is there."""
+    count, found = decode_many([FRAMES[0], frame, FRAMES[1]], [BLOCK, BLOCK, BLOCK])
+    assert count == 1
+    assert (found[0], found[2]) == (BLOCKS["zeros"], b"?" * BLOCK)
+
+
+def test_without_the_library_all_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> NoReturn:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    codecs._system_zstd.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    try:
+        assert decode_many(FRAMES, SIZES)[0] == 0
+    finally:
+        codecs._system_zstd.cache_clear()

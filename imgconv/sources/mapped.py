@@ -16,6 +16,7 @@ from imgconv.units import SECTOR
 
 GROUP = 4096  # ranges handed on at once
 MOST_HOLES = 1 << 20  # in an image's file that are worth knowing
+MANY = 8  # times what is to be read of a file takes longer to be searched for holes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +120,9 @@ class MappedSource:
 
     def _data(self) -> Ranges | None:
         """Return where the file holds data, behind very many ranges all of it; None if there
-        are no holes."""
+        are no holes, or next to nothing of it is to be read as it is."""
+        if self._pieces.guest.total * MANY < self.file.size:
+            return None
         found, count = [], 0
         for group in self.file.extents():
             found.append(group)

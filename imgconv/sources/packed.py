@@ -23,6 +23,16 @@ MOST = 4096  # units that are thought of at once
 # many, or raises ValueError with the reason.
 Unpack: TypeAlias = Callable[[memoryview, int, int], memoryview]
 
+# Takes streams, where in them each begins and how many bytes belong to it at most, a buffer,
+# and where in that the content of each goes and how long it is; returns how many it decoded
+# before one that is a case for `Unpack`.
+UnpackMany: TypeAlias = Callable[[memoryview, Column, Column, memoryview, Column, Column], int]
+
+
+def one_by_one(*_: object) -> int:
+    """Decode none of many."""
+    return 0
+
 
 class Unit(NamedTuple):
     """A unit, [start, stop) of the guest, and its stream, `length` bytes from `where` on."""
@@ -31,6 +41,28 @@ class Unit(NamedTuple):
     stop: int
     where: int
     length: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """Units of which the streams lie together, by where in the file these begin."""
+
+    start: Column
+    stop: Column
+    where: Column
+    length: Column
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def __iter__(self) -> Iterator[Unit]:
+        columns = self.start, self.stop, self.where, self.length
+        return map(Unit, *(column.tolist() for column in columns))
+
+    def slice(self, first: int, last: int) -> "Units":
+        """Return those from `first` to before `last`."""
+        some = slice(first, last)
+        return Units(self.start[some], self.stop[some], self.where[some], self.length[some])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,25 +90,27 @@ class Packed:
             last -= 1
         return range(first, last)
 
-    def units(self, rows: range) -> Iterator[Unit]:
-        """Yield units by where in the file they are."""
+    def units(self, rows: range) -> Units:
+        """Return units by where in the file they are."""
         some = slice(rows.start, rows.stop)
-        order = np.argsort(self.where[some], kind="stable")
+        by_where = np.argsort(self.where[some], kind="stable")
         columns = self.guest.start, self.guest.stop, self.where, self.length
-        return map(Unit, *(column[some][order].tolist() for column in columns))
+        return Units(*(column[some][by_where] for column in columns))
 
-    def neighbours(self, rows: range) -> Iterator[list[Unit]]:
-        """Yield units whose streams lie together: parallel writers leave them in any order."""
+    def portions(self, rows: range) -> Iterator[Units]:
+        """Yield units whose streams are read, and are in memory, at the same time."""
         for low in range(rows.start, rows.stop, MOST):
-            some, begin, reach = list[Unit](), 0, 0
-            for unit in self.units(rows[low - rows.start :][:MOST]):
-                stop = unit.where + unit.length
-                if some and (unit.where > reach + GAP or stop > begin + TOGETHER):
-                    yield some
-                    some = []
-                begin, reach = (begin, max(reach, stop)) if some else (unit.where, stop)
-                some.append(unit)
-            yield some
+            units = self.units(rows[low - rows.start :][:MOST])
+            reach = np.maximum.accumulate(units.where + units.length)
+            before = np.concatenate((units.where[:1], reach[:-1]))
+            gap = units.where - before
+            read = np.cumsum(reach - before - np.where(gap > GAP, gap, 0))
+            first = 0
+            while first < len(units):
+                most = TOGETHER + (int(read[first - 1]) if first else 0)
+                last = max(int(np.searchsorted(read, most, side="right")), first + 1)
+                yield units.slice(first, last)
+                first = last
 
 
 class PackedSource(MappedSource):
@@ -90,9 +124,11 @@ class PackedSource(MappedSource):
         packed: Packed,
         unpack: Unpack,
         warnings: tuple[str, ...] = (),
+        unpack_many: UnpackMany = one_by_one,
     ):
         super().__init__(image.file, size, mapping, warnings)
-        self._image, self._packed, self._unpack = image, packed, unpack
+        self._image, self._packed = image, packed
+        self._unpack, self._unpack_many = unpack, unpack_many
         self._room, self._own = Room(), PerThread()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -106,11 +142,16 @@ class PackedSource(MappedSource):
             unit, content = self._remembered(row)
             low, high = max(unit.start, offset), min(unit.stop, end)
             buffer[low - offset : high - offset] = content[low - unit.start : high - unit.start]
-        for units in self._packed.neighbours(whole):
-            first, streams = self._streams(units)
-            for unit in units:
-                content = self._decoded(unit, first, streams)
-                buffer[unit.start - offset : unit.stop - offset] = content
+        for units in self._packed.portions(whole):
+            self._read_units(units, offset, buffer)
+
+    def _read_units(self, units: Units, offset: int, buffer: memoryview) -> None:
+        streams, at = self._streams(units)
+        place, size = units.start - offset, units.stop - units.start
+        done = self._unpack_many(streams, at, units.length, buffer, place, size)
+        for unit, begin in zip(units.slice(done, len(units)), at[done:].tolist(), strict=True):
+            content = self._decoded(unit, streams[begin : begin + unit.length])
+            buffer[unit.start - offset : unit.stop - offset] = content
 
     def read_runs(self, extents: Ranges, granule: int, buffer: memoryview) -> Found:
         """Read extents and find their nonzero granules; errors as of `read_into`."""
@@ -118,28 +159,30 @@ class PackedSource(MappedSource):
             return read_and_scan(self, extents, granule, buffer, TOGETHER)
         return super().read_runs(extents, granule, buffer)
 
-    def _streams(self, units: list[Unit]) -> tuple[int, memoryview]:
-        """Read streams at once; return where in the file that begins, and the bytes, which stay
-        so until the thread reads others."""
-        first = units[0].where
-        last = max(unit.where + unit.length for unit in units)
-        content = self._room.of(last - first)
-        self.file.read_into(first, content)
-        return first, content
+    def _streams(self, units: Units) -> tuple[memoryview, Column]:
+        """Read streams, those that are near each other at once: parallel writers leave them in
+        any order. Return them, which stay so until the thread reads others, and where in that
+        each begins."""
+        there = Ranges(units.where, units.where + units.length).merged(apart=GAP + 1)
+        content, base = self._room.of(there.total), np.cumsum(there.length) - there.length
+        for (start, stop), at in zip(there, base.tolist(), strict=True):
+            self.file.read_into(start, content[at : at + stop - start])
+        which = np.searchsorted(there.start, units.where, side="right") - 1
+        return content, units.where - there.start[which] + base[which]
 
     def _remembered(self, row: int) -> tuple[Unit, memoryview]:
         """Decode a unit of which a reader wants only a part, and most likely the rest next."""
-        (unit,) = self._packed.units(range(row, row + 1))
+        units = self._packed.units(range(row, row + 1))
+        (unit,) = units
         recent: tuple[Unit, memoryview] | None = getattr(self._own, "unit", None)
         if recent is None or recent[0] != unit:
-            recent = self._own.unit = unit, self._decoded(unit, *self._streams([unit]))
+            stream, _ = self._streams(units)
+            recent = self._own.unit = unit, self._decoded(unit, stream)
         return recent
 
-    def _decoded(self, unit: Unit, first: int, content: memoryview) -> memoryview:
-        """Decode a unit, whose stream is in the content of the file from `first` on."""
-        start, stop, where, length = unit
+    def _decoded(self, unit: Unit, stream: memoryview) -> memoryview:
+        start, stop, where, _ = unit
         try:
-            stream = content[where - first : where - first + length]
             return self._unpack(stream, start, stop - start)
         except ValueError as error:
             raise self._image.error(where, f"compressed data: {error}") from error

@@ -4,9 +4,10 @@ they need where these are allowed.
 Refcounts are not read: that no cluster serves two purposes is found out from the tables.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from imgconv.codecs import inflate, unzstd
+from imgconv.codecs import inflate, unzstd, unzstd_many
 from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.base import Source
@@ -14,7 +15,7 @@ from imgconv.sources.checked import ImageFile
 from imgconv.sources.joined import JoinedSource, Part
 from imgconv.sources.layered import Layer
 from imgconv.sources.mapped import MappedSource
-from imgconv.sources.packed import PackedSource, Unpack
+from imgconv.sources.packed import PackedSource, Unpack, one_by_one
 from imgconv.sources.qcow2_header import Header, read_header
 from imgconv.sources.qcow2_snapshots import choose_snapshot
 from imgconv.sources.qcow2_tables import Geometry, Tables, read_tables
@@ -124,8 +125,12 @@ def _source(
     if data is not None:
         whole = Part(size, MappedSource(data, size, tables.mapping))
         return JoinedSource(image.file, (whole,), warnings)
-    unpack = _unpack(header.tail.compression_type, geometry.cluster)
-    return PackedSource(image, size, tables.mapping, tables.packed, unpack, warnings)
+    deflated = header.tail.compression_type == 0
+    unpack = _unpack(inflate if deflated else unzstd, geometry.cluster)
+    unpack_many = one_by_one if deflated else unzstd_many
+    return PackedSource(
+        image, size, tables.mapping, tables.packed, unpack, warnings, unpack_many
+    )
 
 
 def _open_backing(image: ImageFile, name: str, format_name: str | None) -> Source:
@@ -133,9 +138,8 @@ def _open_backing(image: ImageFile, name: str, format_name: str | None) -> Sourc
     return open_below(present, name, "its backing file", format_name)
 
 
-def _unpack(compression_type: int, cluster: int) -> Unpack:
+def _unpack(decode: Callable[[memoryview, int], memoryview], cluster: int) -> Unpack:
     """Return what decodes a cluster, always whole, and gives as much of it as is wanted."""
-    decode = inflate if compression_type == 0 else unzstd
 
     def unpack(stream: memoryview, _: int, wanted: int) -> memoryview:
         return decode(stream, cluster)[:wanted]
