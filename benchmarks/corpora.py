@@ -1,6 +1,6 @@
 """Corpora: sparse raw disks whose content depends on their name and scale alone.
 
-Only `filesystem` and `vast` depend on more: on the machine's own files, and the clock.
+Only those in FILE_SYSTEMS depend on more: on the machine's own files, and the clock.
 """
 
 import os
@@ -57,15 +57,19 @@ def sparse(scale: float) -> tuple[int, Pieces]:
 SEEDED: dict[str, Callable[[float], tuple[int, Pieces]]] = {
     f.__name__: f for f in (zeros, dense, mixed, huge, sparse)
 }
-CORPORA = (*SEEDED, "filesystem", "vast")
+FILE_SYSTEMS = {  # bytes of the disk, and of files on it at most
+    "filesystem": (4 * GiB, GiB),
+    "system": (16 * GiB, 4 * GiB),
+    "vast": (64 * GiB, GiB),
+}
+CORPORA = (*SEEDED, *FILE_SYSTEMS)
 
 
 def make(name: str, path: Path, scale: float) -> None:
     """Write a corpus as a sparse file."""
-    if name == "filesystem":
-        _file_system(path, int(4 * GiB * scale) // MiB * MiB, int(GiB * scale))
-    elif name == "vast":
-        _file_system(path, int(64 * GiB * scale) // MiB * MiB, int(GiB * scale))
+    if name in FILE_SYSTEMS:
+        size, data = FILE_SYSTEMS[name]
+        _file_system(path, int(size * scale) // MiB * MiB, int(data * scale))
     else:
         _write(path, *SEEDED[name](scale))
 

@@ -59,6 +59,7 @@ CASES = (
     Case("vhd", "mixed", "vpc", "-o force_size=on", PLAIN),
     Case("qcow2 zlib", "filesystem", "qcow2", "-c", COMPRESSED),
     Case("qcow2 zstd", "filesystem", "qcow2", "-c -o compression_type=zstd", COMPRESSED),
+    Case("large qcow2 zstd", "system", "qcow2", "-c -o compression_type=zstd", COMPRESSED),
     Case("streamOptimized", "filesystem", "vmdk", "-o subformat=streamOptimized", COMPRESSED),
     Case("map of qcow2", "huge", "qcow2", "", MAP, maps=True),
 )
