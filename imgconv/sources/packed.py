@@ -133,10 +133,11 @@ class PackedSource(MappedSource):
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer; errors are the file's, and ImageMalformed for a broken stream."""
-        end, guest = offset + len(buffer), self._packed.guest
+        end = offset + len(buffer)
         rows = self._packed.rows(offset, end)
-        if guest.window(offset, end).total < len(buffer):
-            super().read_into(offset, buffer)
+        packed = self._packed.guest.window(offset, end).merged()
+        for start, stop in Ranges.single(offset, end).without(packed):
+            super().read_into(start, buffer[start - offset : stop - offset])
         whole = self._packed.whole(rows, offset, end)
         for row in chain(range(rows.start, whole.start), range(whole.stop, rows.stop)):
             unit, content = self._remembered(row)
