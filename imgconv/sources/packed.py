@@ -136,8 +136,9 @@ class PackedSource(MappedSource):
         end = offset + len(buffer)
         rows = self._packed.rows(offset, end)
         packed = self._packed.guest.window(offset, end).merged()
-        for start, stop in Ranges.single(offset, end).without(packed):
-            super().read_into(start, buffer[start - offset : stop - offset])
+        if packed.total < len(buffer):
+            for start, stop in Ranges.single(offset, end).without(packed):
+                super().read_into(start, buffer[start - offset : stop - offset])
         whole = self._packed.whole(rows, offset, end)
         for row in chain(range(rows.start, whole.start), range(whole.stop, rows.stop)):
             unit, content = self._remembered(row)
