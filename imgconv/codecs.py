@@ -6,9 +6,8 @@ compresses to deflate.
 
 import ctypes
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from imgconv.deflating import Compress, deflate_library, raw_deflate
 from imgconv.errors import OptionError
@@ -183,8 +182,7 @@ class Readable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FrameHeader:
+class FrameHeader(NamedTuple):
     """What a zstd frame says of itself: the length of this, of its content if it is known
     and of the history that it takes, in bytes."""
 

@@ -5,7 +5,8 @@ import numpy as np
 from imgconv.checks.findings import Told
 from imgconv.checks.inspection import Inspection
 from imgconv.checks.qcow2_header import Area, Shape
-from imgconv.ondisk import qcow2 as ondisk
+from imgconv.ondisk import qcow2_bitmaps as ondisk
+from imgconv.ondisk.qcow2 import BITMAPS_VALID, OFFSET
 from imgconv.ranges import Column
 from imgconv.units import div_ceil, round_up
 
@@ -23,7 +24,7 @@ def read_bitmaps(inspection: Inspection, shape: Shape) -> tuple[list[Area], Colu
     size = ondisk.BitmapsExtension.LAYOUT.size
     if not at or not inspection.require(length == size, "bitmaps", at, f"{length} bytes"):
         return [], _NONE, _NONE
-    if not shape.tail.autoclear_features & ondisk.BITMAPS_VALID:
+    if not shape.tail.autoclear_features & BITMAPS_VALID:
         inspection.warning("bitmaps-stale", at, "they were not kept up to date, and are unused")
         return [], _NONE, _NONE
     extension = ondisk.BitmapsExtension.unpack(inspection.read(at, size))
@@ -80,13 +81,13 @@ def _check_entry(
     inspection: Inspection, shape: Shape, entry: ondisk.BitmapEntry, at: int
 ) -> bool:
     """Say whether an entry tells of a table that can be read."""
-    in_use = bool(entry.flags & ondisk.BITMAP_IN_USE)
+    in_use = bool(entry.flags & ondisk.IN_USE)
     text = "a bitmap was in use when its writer ended; it tells nothing"
     inspection.advise(not in_use, "bitmap-in-use", at + 12, text)
     bits = entry.granularity_bits
     good = ondisk.MIN_GRANULARITY_BITS <= bits <= ondisk.MAX_GRANULARITY_BITS
     good = good and entry.bitmap_type == _DIRTY_TRACKING
-    good = good and not entry.flags & ~ondisk.BITMAP_FLAGS
+    good = good and not entry.flags & ~ondisk.FLAGS
     text = f"type {entry.bitmap_type}, flags {entry.flags:#x}, granularity 2^{bits}"
     known = inspection.require(good, "bitmap-entry", at, text)
     covers = entry.table_size * shape.cluster * 8 << bits if known else 0
@@ -94,7 +95,7 @@ def _check_entry(
     text = f"a table of {entry.table_size} entries for {shape.front.size} bytes"
     inspection.require(enough, "bitmap-size", at + 8, text)
     start, length = entry.table_offset, 8 * entry.table_size
-    good = 0 < entry.table_size <= ondisk.MAX_BITMAP_TABLE and start % shape.cluster == 0
+    good = 0 < entry.table_size <= ondisk.MAX_TABLE and start % shape.cluster == 0
     good = good and start > 0 and inspection.holds(start, length)
     text = f"a table of {entry.table_size} entries at {start}"
     return inspection.require(good, "bitmap-table", at, text)
@@ -106,8 +107,8 @@ def _read_table(inspection: Inspection, shape: Shape, area: Area) -> tuple[Colum
     entries = raw.astype(np.int64)
     used = np.flatnonzero(entries)
     values, at = entries[used], area.start + 8 * used
-    place = values & ondisk.OFFSET
-    reserved = values.view(np.uint64) & np.uint64(ondisk.BITMAP_RESERVED)
+    place = values & OFFSET
+    reserved = values.view(np.uint64) & np.uint64(ondisk.RESERVED)
     wrong = (reserved != 0) | ((place != 0) & (values & 1 != 0))
     wrong |= place % shape.cluster != 0
     last = div_ceil(shape.file_size, shape.cluster) * shape.cluster

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from imgconv.checks.inspection import Inspection
 from imgconv.ondisk import qcow2 as ondisk
+from imgconv.ondisk.qcow2_bitmaps import BitmapsExtension
 from imgconv.units import SECTOR, div_ceil, round_up
 
 _V2_LENGTH, _V3_LENGTH = ondisk.HeaderV2.LAYOUT.size, ondisk.V3_LENGTH
@@ -14,7 +15,7 @@ _SINGLE = {
     ondisk.DATA_FILE_NAME: "data file",
     ondisk.FEATURE_NAMES: "feature names",
     ondisk.ENCRYPTION_HEADER: "encryption header",
-    ondisk.BitmapsExtension.KIND: "bitmaps",
+    BitmapsExtension.KIND: "bitmaps",
 }
 
 

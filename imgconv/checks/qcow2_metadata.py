@@ -9,6 +9,7 @@ from imgconv.checks.inspection import Inspection
 from imgconv.checks.qcow2_bitmaps import read_bitmaps
 from imgconv.checks.qcow2_header import Area, Shape
 from imgconv.ondisk import qcow2 as ondisk
+from imgconv.ondisk.qcow2_snapshots import SNAPSHOT_EXTRA, SnapshotHeader
 from imgconv.ranges import Column, Mask, counting
 from imgconv.units import SECTOR, GiB, MiB, round_up
 
@@ -190,7 +191,7 @@ def _read_l1(
 
 def _read_snapshots(inspection: Inspection, shape: Shape) -> tuple[list[Area], Tables]:
     """Return the snapshots' table, their L1 tables, and the L2 tables these mean."""
-    front, head = shape.front, ondisk.SnapshotHeader
+    front, head = shape.front, SnapshotHeader
     areas, tables, total, pending = list[Area](), list[Tables](), 0, 0
     at = start = front.snapshots_offset
     text = f"{front.nb_snapshots} snapshots"
@@ -229,19 +230,19 @@ def _read_snapshots(inspection: Inspection, shape: Shape) -> tuple[list[Area], T
 def _check_snapshot(
     inspection: Inspection,
     shape: Shape,
-    record: ondisk.SnapshotHeader,
+    record: SnapshotHeader,
     name: bytes,
     at: int,
     names: set[bytes],
 ) -> None:
-    short = shape.front.version == 3 and record.extra_size < ondisk.SNAPSHOT_EXTRA.size
+    short = shape.front.version == 3 and record.extra_size < SNAPSHOT_EXTRA.size
     inspection.advise(not short, "snapshot-entry", at + 36, "its disk's size is not told")
     inspection.advise(name not in names, "snapshot-id", at, f"a second snapshot {name!r}")
     names.add(name)
 
 
 def _snapshot_l1(
-    inspection: Inspection, shape: Shape, record: ondisk.SnapshotHeader, area: Area
+    inspection: Inspection, shape: Shape, record: SnapshotHeader, area: Area
 ) -> Area:
     """Return where a snapshot's L1 table is, with no length when that cannot be."""
     start, length = record.l1_table_offset, 8 * record.l1_size

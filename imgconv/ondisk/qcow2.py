@@ -1,4 +1,4 @@
-"""QCOW2 records (qemu `docs/interop/qcow2.txt`); big endian."""
+"""QCOW2 records that every image has (qemu `docs/interop/qcow2.txt`); big endian."""
 
 import struct
 from dataclasses import dataclass
@@ -38,16 +38,9 @@ L1_RESERVED = 0x7F000000000001FF
 L2_RESERVED = 0x3F000000000001FE  # of standard entries
 SUBCLUSTERS = 32
 
-BITMAP_IN_USE = 1 << 0  # flags of a bitmap
-BITMAP_FLAGS = 3
-BITMAP_RESERVED = 0xFF000000000001FE  # in an entry of a bitmap's table
-MIN_GRANULARITY_BITS, MAX_GRANULARITY_BITS = 9, 31
-
 MAX_L1_BYTES = 32 << 20  # qemu's limits
 MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 MAX_HOST_OFFSET = 1 << 56
-MAX_BITMAPS = 65535
-MAX_BITMAP_TABLE = 0x8000000  # entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +65,6 @@ class HeaderV2(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotHeader(Record):
-    """What an entry of the snapshot table begins with; extra data, id and name follow."""
-
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">QIHHIIQII")
-
-    l1_table_offset: int  # 0
-    l1_size: int  # 8, entries
-    id_size: int  # 12
-    name_size: int  # 14
-    date_seconds: int  # 16
-    date_nanoseconds: int  # 20
-    vm_clock: int  # 24
-    vm_state_size: int  # 32
-    extra_size: int  # 36, bytes
-
-
-SNAPSHOT_EXTRA = struct.Struct(">QQ")  # size of the memory's state, and of the disk
-
-
-@dataclass(frozen=True, slots=True)
 class HeaderV3Tail(Record):
     """What version 3 adds; its header ends at `header_length`."""
 
@@ -104,35 +77,6 @@ class HeaderV3Tail(Record):
     header_length: int  # 100
     compression_type: int  # 104
     padding: bytes  # 105
-
-
-@dataclass(frozen=True, slots=True)
-class BitmapsExtension(Record):
-    """Header extension that tells where the directory of dirty bitmaps is."""
-
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">IIQQ")
-
-    KIND: ClassVar[int] = 0x23852875
-
-    count: int  # 0
-    reserved: int  # 4
-    directory_size: int  # 8, bytes
-    directory_offset: int  # 16
-
-
-@dataclass(frozen=True, slots=True)
-class BitmapEntry(Record):
-    """What an entry of the directory begins with; extra data and name follow."""
-
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">QIIBBHI")
-
-    table_offset: int  # 0
-    table_size: int  # 8, entries
-    flags: int  # 12
-    bitmap_type: int  # 16
-    granularity_bits: int  # 17
-    name_size: int  # 18
-    extra_size: int  # 20, bytes
 
 
 assert HeaderV2.LAYOUT.size == 72

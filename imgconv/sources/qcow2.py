@@ -12,12 +12,10 @@ from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.base import Source
 from imgconv.sources.checked import ImageFile
-from imgconv.sources.joined import JoinedSource, Part
 from imgconv.sources.layered import Layer
 from imgconv.sources.mapped import MappedSource
 from imgconv.sources.packed import PackedSource, Unpack, one_by_one
 from imgconv.sources.qcow2_header import Header, read_header
-from imgconv.sources.qcow2_snapshots import choose_snapshot
 from imgconv.sources.qcow2_tables import Geometry, Tables, read_tables
 from imgconv.sources.references import open_below, open_reference
 from imgconv.units import div_ceil
@@ -83,6 +81,8 @@ def _refuse_unsupported(image: ImageFile, header: Header) -> None:
 
 def _as_it_was(image: ImageFile, front: ondisk.HeaderV2, wanted: str) -> ondisk.HeaderV2:
     """Return the header with the disk's size and L1 table at the time of a snapshot."""
+    from imgconv.sources.qcow2_snapshots import choose_snapshot
+
     found = choose_snapshot(image, front, wanted)
     image.check(found.disk_size > 0, found.at, "the snapshot's disk has no size")
     image.check_size(found.disk_size)
@@ -123,6 +123,8 @@ def _source(
     if header.has(ondisk.DIRTY):
         warnings += (f"{image.file.name}: was not closed properly; its refcounts may be wrong",)
     if data is not None:
+        from imgconv.sources.joined import JoinedSource, Part
+
         whole = Part(size, MappedSource(data, size, tables.mapping))
         return JoinedSource(image.file, (whole,), warnings)
     deflated = header.tail.compression_type == 0

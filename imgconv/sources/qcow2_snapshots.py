@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
+from imgconv.ondisk.qcow2_snapshots import SNAPSHOT_EXTRA, SnapshotHeader
 from imgconv.sources.checked import ImageFile
 from imgconv.units import MiB, round_up
 
@@ -29,15 +30,15 @@ class Snapshot:
 def read_snapshots(image: ImageFile, header: ondisk.HeaderV2) -> list[Snapshot]:
     """Return all snapshots; raises ImageMalformed."""
     image.check(header.nb_snapshots <= MAX_SNAPSHOTS, 60, "too many snapshots")
-    found, at, head = list[Snapshot](), header.snapshots_offset, ondisk.SnapshotHeader
+    found, at, head = list[Snapshot](), header.snapshots_offset, SnapshotHeader
     for _ in range(header.nb_snapshots):
         front = head.unpack(image.read(at, head.LAYOUT.size, "a snapshot"))
         image.check(front.extra_size <= MAX_EXTRA, at + 36, f"{front.extra_size} extra bytes")
         length = front.extra_size + front.id_size + front.name_size
         rest = image.read(at + head.LAYOUT.size, length, "a snapshot")
         memory, size, ids = front.vm_state_size, header.size, rest[front.extra_size :]
-        if front.extra_size >= ondisk.SNAPSHOT_EXTRA.size:
-            memory, size = ondisk.SNAPSHOT_EXTRA.unpack_from(rest)
+        if front.extra_size >= SNAPSHOT_EXTRA.size:
+            memory, size = SNAPSHOT_EXTRA.unpack_from(rest)
         found.append(
             Snapshot(
                 ids[: front.id_size].decode(errors="surrogateescape"),
