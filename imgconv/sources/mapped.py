@@ -16,7 +16,7 @@ from imgconv.units import SECTOR
 
 GROUP = 4096  # ranges handed on at once
 MOST_HOLES = 1 << 20  # in an image's file that are worth knowing
-MANY = 8  # times what is to be read of a file takes longer to be searched for holes
+MANY = 8  # so many times what is to be read of it, a file takes longer to search for holes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

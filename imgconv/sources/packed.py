@@ -45,7 +45,7 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """Units of which the streams lie together, by where in the file these begin."""
+    """Units as columns, in the order of their streams in the file."""
 
     start: Column
     stop: Column
