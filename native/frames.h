@@ -1,5 +1,5 @@
 /* Decoding compressed blocks by the batch: one crossing from Python stands for many blocks,
- * which otherwise wait for the interpreter lock longer than they take. */
+ * each of which would have to wait for the interpreter lock again. */
 #ifndef IMGCONV_FRAMES_H
 #define IMGCONV_FRAMES_H
 
