@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import lcm
 
-import numpy as np
-
 from imgconv.ranges import Ranges
 from imgconv.units import KiB, MiB
 
@@ -75,8 +73,8 @@ def _cut(pending: Ranges, unit: int, capacity: int) -> int | None:
 
     It holds at least one whole unit, because a batch has room for two.
     """
-    filled = np.cumsum(pending.length)
-    last = min(int(np.searchsorted(filled, capacity, side="right")), MAX_EXTENTS)
+    filled = pending.length.cumsum()
+    last = min(int(filled.searchsorted(capacity, side="right")), MAX_EXTENTS)
     if last >= len(pending):
         return None
     before = int(filled[last - 1]) if last else 0

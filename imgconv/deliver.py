@@ -22,7 +22,7 @@ def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) ->
     """
     if not len(segments):
         return 0
-    starts = offset + np.cumsum(segments.length) - segments.length
+    starts = offset + segments.length.cumsum() - segments.length
     pieces = _Pieces()
     if found is not None:
         _add_data(pieces, segments, starts, found)
@@ -49,9 +49,9 @@ class _Pieces:
         if not self.contents:
             return Stretch.zeros(offset, length)
         counts = [len(at) for at, _, _ in self.columns]
-        origin = np.repeat(np.arange(len(counts)), counts)
+        origin = np.arange(len(counts)).repeat(counts)
         at, size, where = (np.concatenate(column) for column in zip(*self.columns, strict=True))
-        rows = np.argsort(at, kind="stable")
+        rows = at.argsort(kind="stable")
         columns = at[rows], size[rows], where[rows], origin[rows]
         return Stretch(offset, length, *columns, tuple(self.contents))
 
@@ -59,8 +59,11 @@ class _Pieces:
 def _add_data(pieces: _Pieces, segments: Segments, starts: Column, found: Found) -> None:
     """Where each stretch of found data goes."""
     rows = np.flatnonzero(segments.kind == DATA)
-    rows = rows[np.argsort(segments.ref[rows], kind="stable")]  # units come in any order
+    rows = rows[segments.ref[rows].argsort(kind="stable")]  # units come in any order
     wanted = Ranges(segments.ref[rows], segments.ref[rows] + segments.length[rows])
+    if wanted.same(found.data):  # as in most batches
+        pieces.add(found.buffer, starts[rows], wanted.length, found.where)
+        return
     in_found, in_wanted, shared = overlaps(found.data, wanted)
     at = starts[rows][in_wanted] + shared.start - wanted.start[in_wanted]
     where = found.where[in_found] + shared.start - found.data.start[in_found]

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from imgconv.ranges import Column
 from imgconv.segments import ZEROS, Data, Meta, Segment, Segments, Zeros
 
@@ -27,7 +25,7 @@ class Layout:
     def of(cls, parts: Iterable[Segments]) -> "Layout":
         """Lay segments out from offset 0 in the order given."""
         segments = Segments.concat(parts)
-        ends = np.cumsum(segments.length)
+        ends = segments.length.cumsum()
         return cls(segments, ends - segments.length, segments.size)
 
     def window(self, start: int, stop: int) -> Iterator[tuple[int, Segment]]:
@@ -41,8 +39,8 @@ class Layout:
 
     def _rows(self, start: int, stop: int) -> slice:
         """Return which segments touch [start, stop)."""
-        first = int(np.searchsorted(self.start, start, side="right")) - 1
-        return slice(max(first, 0), int(np.searchsorted(self.start, stop, side="left")))
+        first = int(self.start.searchsorted(start, side="right")) - 1
+        return slice(max(first, 0), int(self.start.searchsorted(stop, side="left")))
 
     def is_zero(self, start: int, stop: int) -> bool:
         """Say whether there is nothing but Zeros in [start, stop)."""

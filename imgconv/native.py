@@ -83,7 +83,7 @@ class FrameLibrary:
         Frame i begins `where[i]` bytes into the streams, has at most `length[i]` and holds
         `size[i]`, which belong `place[i]` bytes into the buffer. Returns how many it decoded.
         """
-        count, table = len(where), np.stack((where, length, place, size))
+        count, table = len(where), np.array((where, length, place, size))
         if count == 0:
             return 0
         assert table.min() >= 0
@@ -138,8 +138,8 @@ def read_runs(
     Extents begin at multiples of `granule` bytes, and all of them fit in `buffer`; behind
     the file's `length` there are zeros. Raises FileFailed, and FileEnded before `length`.
     """
-    bounds = np.stack((extents.start, extents.stop))
-    places = np.stack((pieces.guest.start, pieces.guest.stop, pieces.where))
+    bounds = np.array((extents.start, extents.stop))
+    places = np.array((pieces.guest.start, pieces.guest.stop, pieces.where))
     total = extents.total
     assert total <= len(buffer)
     found = np.empty((3, total // granule // 2 + len(extents) + 1), dtype=np.int64)
@@ -187,7 +187,7 @@ def _write(write: Callable[..., int], stretch: Stretch) -> None:
     with ExitStack() as held:
         pins = [held.enter_context(ffi.from_buffer(view)) for view in stretch.contents]
         bases = np.array([int(ffi.cast("uintptr_t", pin)) for pin in pins], dtype=np.int64)
-        pieces = np.stack((stretch.at, stretch.size, bases[stretch.origin] + stretch.where))
+        pieces = np.array((stretch.at, stretch.size, bases[stretch.origin] + stretch.where))
         at, size, address = _columns(pieces)
         address = ffi.cast("uint64_t *", address)
         code = write(len(stretch.at), at, size, address, reach)

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from math import lcm
 
-import numpy as np
-
 from imgconv.batches import CAPACITY, Batch, Pace, batches
 from imgconv.formats.base import EncodingWriter, PlannedWriter, Writer
 from imgconv.found import Found
@@ -163,7 +161,7 @@ def outline(source: Source, writer: Writer) -> Outline:
         return Outline(writer.bound(count), Ranges.of([]))
     at, zeros = writer.head_size, []
     for segments in _placed(source, writer, extents):
-        ends = at + np.cumsum(segments.length)
+        ends = at + segments.length.cumsum()
         long = (segments.kind == ZEROS) & (segments.length >= LONG)
         zeros.append(Ranges(ends - segments.length, ends).where(long))
         at += segments.size

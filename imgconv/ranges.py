@@ -52,6 +52,12 @@ class Ranges:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self.start.tolist(), self.stop.tolist(), strict=True)
 
+    def same(self, other: "Ranges") -> bool:
+        """Say whether they are those of `other`, one by one."""
+        if len(self) != len(other):
+            return False
+        return bool((self.start == other.start).all() and (self.stop == other.stop).all())
+
     @property
     def length(self) -> Column:
         """Length of each range in bytes."""
@@ -77,8 +83,8 @@ class Ranges:
 
     def window(self, start: int, stop: int) -> "Ranges":
         """Return the parts of the ranges that lie in [start, stop)."""
-        first = int(np.searchsorted(self.stop, start, side="right"))
-        last = int(np.searchsorted(self.start, stop, side="left"))
+        first = int(self.stop.searchsorted(start, side="right"))
+        last = int(self.start.searchsorted(stop, side="left"))
         if start >= stop or first >= last:
             return Ranges.of([])
         return Ranges(
@@ -91,14 +97,17 @@ class Ranges:
         if len(self) < 2:
             return self
         reach = np.maximum.accumulate(self.stop)
-        first = np.flatnonzero(np.concatenate(([True], self.start[1:] - reach[:-1] >= apart)))
-        last = np.append(first[1:], len(self)) - 1
-        return Ranges(self.start[first], reach[last])
+        start, stop = self.start[1:], reach[:-1]
+        gap = start - stop >= apart
+        return Ranges(
+            np.concatenate((self.start[:1], start[gap])),
+            np.concatenate((stop[gap], reach[-1:])),
+        )
 
     def union(self, other: "Ranges") -> "Ranges":
         """Join two columns, each ascending or not."""
         start = np.concatenate((self.start, other.start))
-        order = np.argsort(start, kind="stable")
+        order = start.argsort(kind="stable")
         return Ranges(start[order], np.concatenate((self.stop, other.stop))[order]).merged()
 
     def without(self, other: "Ranges") -> "Ranges":
@@ -122,7 +131,7 @@ class Ranges:
         count = (self.stop - 1) // span - first + 1
         if len(self) == int(count.sum()):
             return self
-        owner = np.repeat(np.arange(len(self)), count)
+        owner = np.arange(len(self)).repeat(count)
         slot = first[owner] + counting(count)
         return Ranges(
             np.maximum(self.start[owner], slot * span),
@@ -133,7 +142,7 @@ class Ranges:
         """Return the number of every unit touched; the starts must be multiples of `unit`."""
         first = self.start // unit
         count = -(-self.stop // unit) - first
-        return np.repeat(first, count) + counting(count)
+        return first.repeat(count) + counting(count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,8 +154,8 @@ class Pieces:
 
     def window(self, start: int, stop: int) -> "Pieces":
         """Return the pieces of which something lies in [start, stop), as a whole."""
-        first = int(np.searchsorted(self.guest.stop, start, side="right"))
-        last = int(np.searchsorted(self.guest.start, stop, side="left"))
+        first = int(self.guest.stop.searchsorted(start, side="right"))
+        last = int(self.guest.start.searchsorted(stop, side="left"))
         return self.slice(first, last)
 
     def slice(self, first: int, last: int) -> "Pieces":
@@ -156,18 +165,18 @@ class Pieces:
     def held(self, data: Ranges) -> Ranges:
         """Return the guest ranges whose content lies in `data`, ranges of the file; no two
         pieces lie on one another."""
-        order = np.argsort(self.where)
+        order = self.where.argsort()
         where = self.where[order]
         piece, _, shared = overlaps(Ranges(where, where + self.guest.length[order]), data)
         shift = (self.guest.start[order] - where)[piece]
-        order = np.argsort(shared.start + shift)
+        order = (shared.start + shift).argsort()
         return Ranges((shared.start + shift)[order], (shared.stop + shift)[order]).merged()
 
 
 def counting(count: Column) -> Column:
     """Return 0, 1, .., count[0] - 1, 0, 1, .., count[1] - 1, and so on."""
     total = int(count.sum())
-    return np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+    return np.arange(total, dtype=np.int64) - (count.cumsum() - count).repeat(count)
 
 
 def firsts(values: Column) -> Column:
@@ -181,11 +190,11 @@ def overlaps(a: Ranges, b: Ranges) -> tuple[Column, Column, Ranges]:
     Returns, for every overlap in ascending order, the index in `a`, the index in `b`,
     and the overlapping range.
     """
-    first = np.searchsorted(b.stop, a.start, side="right")
-    last = np.searchsorted(b.start, a.stop, side="left")
+    first = b.stop.searchsorted(a.start, side="right")
+    last = b.start.searchsorted(a.stop, side="left")
     count = np.maximum(last - first, 0)
-    in_a = np.repeat(np.arange(len(a)), count)
-    in_b = np.repeat(first, count) + counting(count)
+    in_a = np.arange(len(a)).repeat(count)
+    in_b = first.repeat(count) + counting(count)
     shared = Ranges(
         np.maximum(a.start[in_a], b.start[in_b]), np.minimum(a.stop[in_a], b.stop[in_b])
     )

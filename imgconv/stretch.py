@@ -34,7 +34,7 @@ class Stretch:
         """Make a stretch of nothing but pieces, back to back."""
         views = [view for view in views if len(view)]
         size = np.array([len(view) for view in views], dtype=np.int64)
-        ends = offset + np.cumsum(size)
+        ends = offset + size.cumsum()
         length = int(size.sum())
         where, origin = np.zeros_like(size), np.arange(len(size))
         return cls(offset, length, ends - size, size, where, origin, tuple(views))

@@ -30,10 +30,9 @@ class FlatBody:
         stop = start + runs.length
         gap = start - np.concatenate(([self._at], stop[:-1]))
         self._at = int(stop[-1])
-        zero = np.zeros_like(gap)
-        kind = np.tile(np.array([ZEROS, DATA], dtype=np.uint8), len(runs))
-        length = np.column_stack((gap, runs.length)).ravel()
-        ref = np.column_stack((zero, runs.start)).ravel()
+        kind = np.full((len(runs), 2), (ZEROS, DATA), dtype=np.uint8)
+        length, ref = np.zeros((2, len(runs), 2), dtype=np.int64)
+        length[:, 0], length[:, 1], ref[:, 1] = gap, runs.length, runs.start
         keep = length > 0
         return Segments(kind[keep], length[keep], ref[keep])
 

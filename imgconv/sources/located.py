@@ -61,7 +61,7 @@ class Located:
             return cls.single(0, 0, ABSENT)
         columns = [part._columns() for part in parts]
         whole = [np.concatenate(column) for column in zip(*columns, strict=True)]
-        return cls._of_columns(whole).rows(np.argsort(whole[0], kind="stable"))
+        return cls._of_columns(whole).rows(whole[0].argsort(kind="stable"))
 
     def _columns(self) -> list[Any]:
         return [self.guest.start, self.guest.stop, self.kind, self.where, self.file, self.depth]
@@ -90,8 +90,8 @@ class Located:
 
     def window(self, start: int, stop: int) -> "Located":
         """Return what of the rows lies in [start, stop)."""
-        first = int(np.searchsorted(self.guest.stop, start, side="right"))
-        last = int(np.searchsorted(self.guest.start, stop, side="left"))
+        first = int(self.guest.stop.searchsorted(start, side="right"))
+        last = int(self.guest.start.searchsorted(stop, side="left"))
         return self.rows(slice(first, max(first, last))).within(Ranges.single(start, stop))
 
     def shifted(self, distance: int) -> "Located":

@@ -46,7 +46,7 @@ class Mapping:
 
 def _after(ranges: Ranges, at: int, size: int) -> int:
     """Return where so many ranges from `at` on have ended as are handed on at once."""
-    last = int(np.searchsorted(ranges.stop, at, side="right")) + ROWS - 1
+    last = int(ranges.stop.searchsorted(at, side="right")) + ROWS - 1
     return int(ranges.stop[last]) if last < len(ranges) else size
 
 
@@ -87,7 +87,7 @@ class MappedSource:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer, where nothing is mapped with zeros; errors are the file's."""
         end = offset + len(buffer)
-        row = int(np.searchsorted(self._pieces.guest.stop, offset, side="right"))
+        row = int(self._pieces.guest.stop.searchsorted(offset, side="right"))
         at = offset
         while at < end:
             start = int(self._pieces.guest.start[row]) if row < len(self._pieces.guest) else end

@@ -78,8 +78,8 @@ class Packed:
 
     def rows(self, start: int, stop: int) -> range:
         """Return the numbers of the units of which something lies in [start, stop)."""
-        first = int(np.searchsorted(self.guest.stop, start, side="right"))
-        return range(first, int(np.searchsorted(self.guest.start, stop, side="left")))
+        first = int(self.guest.stop.searchsorted(start, side="right"))
+        return range(first, int(self.guest.start.searchsorted(stop, side="left")))
 
     def whole(self, rows: range, start: int, stop: int) -> range:
         """Return those of the units that lie in [start, stop) from end to end."""
@@ -93,7 +93,7 @@ class Packed:
     def units(self, rows: range) -> Units:
         """Return units by where in the file they are."""
         some = slice(rows.start, rows.stop)
-        by_where = np.argsort(self.where[some], kind="stable")
+        by_where = self.where[some].argsort(kind="stable")
         columns = self.guest.start, self.guest.stop, self.where, self.length
         return Units(*(column[some][by_where] for column in columns))
 
@@ -104,11 +104,11 @@ class Packed:
             reach = np.maximum.accumulate(units.where + units.length)
             before = np.concatenate((units.where[:1], reach[:-1]))
             gap = units.where - before
-            read = np.cumsum(reach - before - np.where(gap > GAP, gap, 0))
+            read = (reach - before - np.where(gap > GAP, gap, 0)).cumsum()
             first = 0
             while first < len(units):
                 most = TOGETHER + (int(read[first - 1]) if first else 0)
-                last = max(int(np.searchsorted(read, most, side="right")), first + 1)
+                last = max(int(read.searchsorted(most, side="right")), first + 1)
                 yield units.slice(first, last)
                 first = last
 
@@ -135,9 +135,9 @@ class PackedSource(MappedSource):
         """Fill the buffer; errors are the file's, and ImageMalformed for a broken stream."""
         end = offset + len(buffer)
         rows = self._packed.rows(offset, end)
-        packed = self._packed.guest.window(offset, end).merged()
+        packed = self._packed.guest.window(offset, end)
         if packed.total < len(buffer):
-            for start, stop in Ranges.single(offset, end).without(packed):
+            for start, stop in Ranges.single(offset, end).without(packed.merged()):
                 super().read_into(start, buffer[start - offset : stop - offset])
         whole = self._packed.whole(rows, offset, end)
         for row in chain(range(rows.start, whole.start), range(whole.stop, rows.stop)):
@@ -166,10 +166,10 @@ class PackedSource(MappedSource):
         any order. Return them, which stay so until the thread reads others, and where in that
         each begins."""
         there = Ranges(units.where, units.where + units.length).merged(apart=GAP + 1)
-        content, base = self._room.of(there.total), np.cumsum(there.length) - there.length
+        content, base = self._room.of(there.total), there.length.cumsum() - there.length
         for (start, stop), at in zip(there, base.tolist(), strict=True):
             self.file.read_into(start, content[at : at + stop - start])
-        which = np.searchsorted(there.start, units.where, side="right") - 1
+        which = there.start.searchsorted(units.where, side="right") - 1
         return content, units.where - there.start[which] + base[which]
 
     def _remembered(self, row: int) -> tuple[Unit, memoryview]:

@@ -40,11 +40,11 @@ class Prefix:
         whole = not any((edges % GRANULE).any() for edges in (start, wanted.start, ends))
         if found is None or granule != GRANULE or not whole or int(stop.max()) > self._reach:
             return None
-        order = np.argsort(start)
+        order = start.argsort()
         index, row, shared = overlaps(found.data, Ranges(start[order], stop[order]))
         where = found.where[index] + shared.start - found.data.start[index]
         back = shift[order][row]
-        order = np.argsort(shared.start - back)
+        order = (shared.start - back).argsort()
         data = Ranges((shared.start - back)[order], (shared.stop - back)[order])
         return Found(data, where[order], found.buffer)
 
