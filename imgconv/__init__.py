@@ -107,10 +107,11 @@ if TYPE_CHECKING:
     from imgconv.formats.vmdk import Vmdk
     from imgconv.guest import GuestDisk
     from imgconv.inspection import Info
+    from imgconv.measurement import Measurement
     from imgconv.progress import Progress
     from imgconv.questions import check, checksum, compare, info
     from imgconv.questions import open_disk as open
-    from imgconv.report import Measurement, PartRecord, Report, UploadReport
+    from imgconv.report import Report
     from imgconv.sinks.multipart import MultipartSink
     from imgconv.sources.options import ReadOptions
     from imgconv.stores import Store
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from imgconv.stores.ticket import Ticket
     from imgconv.upload.options import UploadOptions
     from imgconv.upload.retry import Backoff
+    from imgconv.upload_report import PartRecord, UploadReport
     from imgconv.uploads import UnfinishedUpload, abort_uploads, unfinished_uploads
 
 __all__ = [
@@ -344,13 +346,9 @@ _HOMES = {
     "imgconv.formats.vmdk": ("Vmdk",),
     "imgconv.guest": ("GuestDisk",),
     "imgconv.inspection": ("Info",),
+    "imgconv.measurement": ("Measurement",),
     "imgconv.progress": ("Progress",),
-    "imgconv.report": (
-        "Measurement",
-        "PartRecord",
-        "Report",
-        "UploadReport",
-    ),
+    "imgconv.report": ("Report",),
     "imgconv.sinks.multipart": ("MultipartSink",),
     "imgconv.stores": ("Store",),
     "imgconv.stores.local": ("Local",),
@@ -361,6 +359,7 @@ _HOMES = {
     "imgconv.sources.options": ("ReadOptions",),
     "imgconv.upload.options": ("UploadOptions",),
     "imgconv.upload.retry": ("Backoff",),
+    "imgconv.upload_report": ("PartRecord", "UploadReport"),
     "imgconv.uploads": (
         "UnfinishedUpload",
         "abort_uploads",

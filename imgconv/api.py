@@ -10,9 +10,9 @@ from imgconv.formats.base import EncodingWriter, Format, PlannedWriter
 from imgconv.guest import GuestDisk
 from imgconv.opening import Location, opened
 from imgconv.outputs import STDOUT
-from imgconv.pipeline import emit, plan, rehearse, stream
+from imgconv.pipeline import rehearse, stream
 from imgconv.progress import Watcher
-from imgconv.report import Measurement, Report
+from imgconv.report import Report
 from imgconv.sinks.base import Sink
 from imgconv.sources.base import Source
 from imgconv.sources.options import ReadOptions
@@ -21,6 +21,7 @@ from imgconv.targets import completed, open_target, refuse_same_file, verificati
 from imgconv.workers import Stop, thread_count
 
 if TYPE_CHECKING:  # what only some calls need is loaded there
+    from imgconv.measurement import Measurement
     from imgconv.stores import Store
     from imgconv.upload.options import UploadOptions
 
@@ -124,7 +125,7 @@ def measure(
     store: "Store | None" = None,
     progress: Watcher | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Measurement:
+) -> "Measurement":
     """Compute the size of an output without writing it.
 
     `options` is a format or the name of one. The source is read and scanned, as zeros are
@@ -133,6 +134,7 @@ def measure(
     those of `convert`.
     """
     from imgconv.estimate import Estimate, estimate
+    from imgconv.measurement import Measurement
     from imgconv.sinks.null import NullSink
 
     output = format_of(options)
@@ -166,6 +168,8 @@ def _drive(
     if writer.head_size == 0 or sink.late_head:
         return stream(disk, writer, sink, threads=threads, stop=stop, tally=tally), 1
     if isinstance(writer, PlannedWriter):
+        from imgconv.planning import emit, plan
+
         layout = plan(disk, writer, threads=threads, stop=stop, tally=tally)
         return emit(layout, disk, sink, threads=threads, stop=stop, tally=tally), 2
     head = rehearse(disk, writer, threads=threads, stop=stop, tally=tally)

@@ -1,8 +1,8 @@
 """Cutting a disk into batches: the pieces of work that the engine hands to its workers."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from math import lcm
+from typing import NamedTuple
 
 from imgconv.ranges import Ranges
 from imgconv.units import KiB, MiB
@@ -13,8 +13,7 @@ MAX_EXTENTS = 4096  # and extents, so that tiny ones do not make a batch endless
 EVEN = 64 * KiB  # what images compress at once: if cut in two, it is decoded twice
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(NamedTuple):
     """Extents of the guest that are read and scanned together.
 
     `start` to `stop` is the stretch of guest the batch answers for; all of it outside

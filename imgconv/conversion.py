@@ -1,7 +1,8 @@
 """What is asked for: one disk, in one format, under one name."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import NamedTuple
 
 from imgconv.errors import OptionError, UsageError
 from imgconv.formats import check_size, format_class, format_names
@@ -15,8 +16,7 @@ from imgconv.sources.base import Source
 from imgconv.tally import Tally
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Conversion:
+class Conversion(NamedTuple):
     """All that decides which bytes are made; `target` is a path or a URL."""
 
     disk: Source

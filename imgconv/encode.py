@@ -1,6 +1,6 @@
 """Encoding the units of a batch for formats that store them compressed."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,7 @@ from imgconv.ranges import Column, Ranges
 from imgconv.workers import Room
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class Encoded(NamedTuple):
     """Units as they are stored, back to back: guest offset, stored length, check of each."""
 
     units: Column

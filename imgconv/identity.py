@@ -5,11 +5,10 @@ by hashing a text that names the disk: another disk has another text, and the sa
 disk has the same one tomorrow.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """A disk's name for the purpose of ids.
 
     `timestamp` is in seconds since 1970 and goes into formats that record one; an

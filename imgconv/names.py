@@ -1,10 +1,9 @@
 """What formats are called: names, aliases, file name extensions. The only list of them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """What else a format is called."""
 
     extensions: tuple[str, ...]

@@ -7,9 +7,8 @@ it runs.
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -207,8 +206,7 @@ def _check(code: int, offset: int) -> None:
         raise FileFailed(code, offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
+class Checksum(NamedTuple):
     """One of the CRCs; values are finished ones, 0 for no bytes, so calls chain."""
 
     name: str

@@ -9,8 +9,8 @@ from functools import partial
 from imgconv.conversion import Conversion
 from imgconv.errors import OutputTooLarge, SourceError, StoreError, UsageError
 from imgconv.objectstore import PartStore
-from imgconv.pipeline import outline
-from imgconv.report import Report, UploadReport
+from imgconv.planning import outline
+from imgconv.report import Report
 from imgconv.sinks.base import Sink
 from imgconv.sinks.multipart import MultipartSink
 from imgconv.sources.remote import RemoteSource, Window
@@ -20,6 +20,7 @@ from imgconv.tally import Tally
 from imgconv.upload.journal import Job
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.retry import Backoff, Retry
+from imgconv.upload_report import UploadReport
 from imgconv.urls import scheme_of
 from imgconv.workers import Stop
 

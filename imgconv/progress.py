@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Phase: TypeAlias = Literal["scan", "convert", "emit", "compare", "check"]
 
@@ -33,8 +33,7 @@ Watcher: TypeAlias = Callable[[Progress], object]
 """Called with every change, never by two threads at once; must be quick."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """How far an upload is: bytes handed to the network, repeated ones included; parts the
     store holds, of which `kept` were there before and `copied` made by it; and requests
     that were repeated."""

@@ -1,48 +1,10 @@
 """What a finished call tells: plain values that turn into JSON with `dataclasses.asdict`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-@dataclass(frozen=True, slots=True)
-class PartRecord:
-    """A part of an uploaded object; `offset` and `length` in bytes, `crc` in hexadecimal.
-
-    `origin` is "sent", "copied" (zeros, made by the store) or "kept" (sent by an earlier
-    run, and found to be right).
-    """
-
-    number: int
-    offset: int
-    length: int
-    etag: str
-    crc: str
-    origin: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadReport:
-    """A finished upload; all sizes in bytes.
-
-    `crc` is that of the whole object, in hexadecimal, in the `checksum` that the store
-    keeps, or in one of our own if `store_verified` is false. `wire_bytes` counts what was
-    handed to the network, what was sent again included. `warnings` tell of what could not
-    be tidied up after the object was there.
-    """
-
-    url: str
-    size: int
-    etag: str
-    version: str | None
-    checksum: str
-    crc: str
-    store_verified: bool
-    wire_bytes: int
-    retries: int
-    kept_parts: int
-    copied_parts: int
-    parts: tuple[PartRecord, ...]
-    warnings: tuple[str, ...] = ()
+if TYPE_CHECKING:  # loaded with what uploads
+    from imgconv.upload_report import UploadReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +35,5 @@ class Report:
     seconds: float
     warnings: tuple[str, ...]
     verified: bool = False
-    upload: UploadReport | None = None
+    upload: "UploadReport | None" = None
     workers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """The output a conversion would make; all sizes in bytes.
-
-    `size` is its length, of which `allocated` bytes would be written and the rest are holes
-    in a file. Where `error` is 0 both are exact; else they are estimates, and the true size
-    is within `error` of this one in 95 of 100 cases.
-    """
-
-    format: str
-    virtual_size: int
-    data_bytes: int
-    size: int
-    allocated: int
-    error: int
-    warnings: tuple[str, ...]

@@ -9,7 +9,7 @@ because one call may place thousands; iterating a `Segments` gives them one by o
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,7 @@ META, DATA, ZEROS = 0, 1, 2
 Kinds: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(NamedTuple):
     """`length` bytes of format metadata, made by `render()` when they are reached.
 
     Rendering late keeps a planned layout small: it holds the few numbers a table is
@@ -36,16 +35,14 @@ class Meta:
         return cls(len(content), partial(bytes, content))
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     """`length` bytes that begin at `start` in the guest or in the encoded payload."""
 
     start: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Zeros:
+class Zeros(NamedTuple):
     """`length` zero bytes."""
 
     length: int

@@ -13,8 +13,9 @@ from imgconv.units import format_size
 
 if TYPE_CHECKING:
     from imgconv.comparison import Comparison
+    from imgconv.measurement import Measurement
     from imgconv.progress import Progress, Watcher
-    from imgconv.report import Measurement, Report
+    from imgconv.report import Report
     from imgconv.uploads import UnfinishedUpload
 
 _JSON_SECONDS = 0.5

@@ -17,7 +17,7 @@ from imgconv.formats.base import Disk, PlannedWriter
 from imgconv.identity import Identity
 from imgconv.layout import Layout
 from imgconv.objectstore import Upload
-from imgconv.pipeline import Planning, outline
+from imgconv.planning import Planning, outline
 from imgconv.ranges import Ranges
 from imgconv.sources.remote import Window
 from imgconv.stores import ObjectUrl

@@ -11,7 +11,8 @@ from imgconv.fleet.dispatch import Dispatcher, Errand
 from imgconv.fleet.errands import Address, ScanErrand, SendErrand
 from imgconv.formats.base import PlannedWriter
 from imgconv.layout import Layout
-from imgconv.pipeline import Planning, granule_of
+from imgconv.pipeline import granule_of
+from imgconv.planning import Planning
 from imgconv.sources.base import Source
 from imgconv.stores import ObjectUrl, Store
 from imgconv.tally import Tally

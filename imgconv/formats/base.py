@@ -13,16 +13,14 @@ offsets are in bytes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from imgconv.identity import Identity
 from imgconv.ranges import Column, Ranges
 from imgconv.segments import Segments
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """What a writer knows of its job.
 
     `size` is the virtual size, a multiple of 512 and not 0; `output_name` the base name

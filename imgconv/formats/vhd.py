@@ -8,7 +8,7 @@ readers drop sectors whose bit is clear.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -64,7 +64,7 @@ class Vhd:
         if self.subformat == "dynamic":
             return DynamicWriter(disk)
         size = max(round_up(disk.size, MiB), MIN_AZURE) if self.azure else disk.size
-        return FixedWriter(replace(disk, size=size))
+        return FixedWriter(disk._replace(size=size))
 
 
 def make_footer(size: int, identity: Identity, disk_type: int) -> ondisk.Footer:

@@ -10,13 +10,13 @@ from imgconv.errors import OutputTooLarge
 from imgconv.objectstore import PartStore
 from imgconv.progress import Counters
 from imgconv.ranges import Ranges
-from imgconv.report import UploadReport
 from imgconv.stretch import Stretch
 from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.cuts import plan_cuts
 from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import wants_copies
 from imgconv.upload.uploader import MakeJob, Uploader
+from imgconv.upload_report import UploadReport
 
 
 class MultipartSink:

@@ -1,7 +1,8 @@
 """A disk over another one, which shows through where the upper one says nothing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,7 @@ from imgconv.sources.located import ABSENT, ZEROS, Files, Located, Walk, located
 from imgconv.sources.mapped import GROUP
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
+class Layer(NamedTuple):
     """A disk, and the guest ranges, ascending and apart, of which it says what is there.
 
     Elsewhere it reads as zeros, unless there is another one below.

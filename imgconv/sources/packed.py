@@ -65,8 +65,7 @@ class Units:
         return Units(self.start[some], self.stop[some], self.where[some], self.length[some])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Packed:
+class Packed(NamedTuple):
     """Units stored compressed, each a guest range of its own, which the disk's end may cut.
 
     `where` is the file offset of each stream, `length` how many bytes at most belong to it.

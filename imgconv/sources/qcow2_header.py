@@ -1,6 +1,6 @@
 """What the header of a QCOW2 image and its extensions say, checked for what cannot be."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from imgconv.errors import ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
@@ -10,8 +10,7 @@ from imgconv.units import round_up
 _MAX_EXTENSIONS = 64  # five kinds exist
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The header, and the names it gives: of files as stored, None for what it needs not."""
 
     front: ondisk.HeaderV2

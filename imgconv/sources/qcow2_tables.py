@@ -1,7 +1,7 @@
 """The L1 and L2 tables of a QCOW2 image: which clusters of the guest are where."""
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,7 @@ Bits: TypeAlias = np.ndarray[Any, Any]  # of 32, or while they are checked 64
 _CUT = "{}: ends within a cluster; the rest of it is zeros"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
+class Geometry(NamedTuple):
     """What the tables' layout and meaning follow from; sizes in bytes.
 
     `room` is how much there is of the file that clusters are in, which may be an `external`
@@ -51,8 +50,7 @@ class Geometry:
         return self.per_table * self.cluster
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tables:
+class Tables(NamedTuple):
     """Where plain and where compressed clusters are, and what is odd about them.
 
     `own` is what a layered disk says something of, if only that there are zeros; of another
@@ -108,8 +106,7 @@ class _Entries:
         return cls(*(np.concatenate(stacks.pop(0)) for _ in range(len(stacks))))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _L2:
+class _L2(NamedTuple):
     """The L2 tables there are: their numbers, ascending, and where each is in the file."""
 
     number: Column

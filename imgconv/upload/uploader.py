@@ -6,7 +6,6 @@ from typing import TypeAlias
 from imgconv.errors import SinkError, StoreError, StoreRefused
 from imgconv.objectstore import ObjectInfo, Part, PartStore
 from imgconv.progress import Counters
-from imgconv.report import PartRecord, UploadReport
 from imgconv.upload.buffers import Blocks, PartBuffer
 from imgconv.upload.client import Client
 from imgconv.upload.cuts import Cuts
@@ -17,6 +16,7 @@ from imgconv.upload.options import UploadOptions
 from imgconv.upload.sender import Sender, wants_copies
 from imgconv.upload.session import TOKEN, is_ours, open_session, refuse_existing
 from imgconv.upload.state import Held, Meter, checksum_of
+from imgconv.upload_report import PartRecord, UploadReport
 
 MakeJob: TypeAlias = Callable[[str], Job]
 """Given the cuts as text, says what an upload is about."""

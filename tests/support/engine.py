@@ -11,7 +11,8 @@ from imgconv.errors import ReadFailed, SourceTruncated
 from imgconv.formats.base import Disk, Format, PlannedWriter, Writer
 from imgconv.identity import Identity
 from imgconv.layout import Layout
-from imgconv.pipeline import emit, plan, stream
+from imgconv.pipeline import stream
+from imgconv.planning import emit, plan
 from imgconv.ranges import Ranges
 from imgconv.sinks.multipart import MultipartSink
 from imgconv.sources.base import Source
