@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 from imgconv.deflating import Compress, deflate_library, raw_deflate
 from imgconv.errors import OptionError
 from imgconv.native import FrameLibrary
-from imgconv.ranges import Column
 from imgconv.workers import PerThread
 
 WORDS = ("fast", "balanced", "small")
@@ -254,27 +253,6 @@ def unzstd(stream: memoryview, length: int) -> memoryview:
         raise ValueError(str(error)) from error
 
 
-def unzstd_many(
-    streams: memoryview,
-    where: Column,
-    length: Column,
-    buffer: memoryview,
-    place: Column,
-    size: Column,
-) -> int:
-    """Decode as many streams as are one frame that says its size, up to another: by the
-    system's libzstd, in one call; `unzstd` wants the interpreter lock back after each.
-
-    Stream i begins `where[i]` bytes into the streams, has at most `length[i]` bytes and holds
-    `size[i]`, which belong `place[i]` bytes into the buffer. Returns how many were decoded, 0
-    on a system without the library.
-    """
-    library = _system_zstd()
-    if library is None:
-        return 0
-    return library.decode(streams, where, length, buffer, place, size)
-
-
 # Of zstd.h, in the order in which `FrameLibrary` takes them; all have been stable since 1.4.
 _ZSTD_FUNCTIONS = (
     "ZSTD_createDCtx",
@@ -286,7 +264,9 @@ _ZSTD_FUNCTIONS = (
 
 
 @cache
-def _system_zstd() -> FrameLibrary | None:
+def system_zstd() -> FrameLibrary | None:
+    """Return the system's libzstd, which decodes many frames in one call, or None where there
+    is none; `unzstd` wants the interpreter lock back after each."""
     try:
         library = ctypes.CDLL("libzstd.so.1")
         functions = (getattr(library, name) for name in _ZSTD_FUNCTIONS)

@@ -7,7 +7,7 @@ Refcounts are not read: that no cluster serves two purposes is found out from th
 from collections.abc import Callable
 from dataclasses import replace
 
-from imgconv.codecs import inflate, unzstd, unzstd_many
+from imgconv.codecs import inflate, system_zstd, unzstd
 from imgconv.errors import ImageEncrypted, ImageUnsupported
 from imgconv.ondisk import qcow2 as ondisk
 from imgconv.sources.base import Source
@@ -129,7 +129,8 @@ def _source(
         return JoinedSource(image.file, (whole,), warnings)
     deflated = header.tail.compression_type == 0
     unpack = _unpack(inflate if deflated else unzstd, geometry.cluster)
-    unpack_many = one_by_one if deflated else unzstd_many
+    library = None if deflated else system_zstd()
+    unpack_many = one_by_one if library is None else library.decode
     return PackedSource(
         image, size, tables.mapping, tables.packed, unpack, warnings, unpack_many
     )

@@ -1,11 +1,13 @@
 """Reading QCOW2: every option of qemu-img, what qemu-io leaves behind, and hostile images."""
 
+import ctypes
 import struct
 import subprocess
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from support.reading import as_qemu_reads_it
 from zstandard import ZstdCompressor
 
 import imgconv
-from imgconv.codecs import inflate, unzlib, unzstd
+from imgconv.codecs import inflate, system_zstd, unzlib, unzstd
 from imgconv.errors import ImageMalformed, ImageUnsupported, SourceError
 from imgconv.units import KiB, MiB
 
@@ -78,6 +80,22 @@ def test_what_qemu_makes(tmp_path: Path, options: str) -> None:
 @pytest.mark.parametrize("options", PACKED)
 def test_what_qemu_compresses(tmp_path: Path, options: str) -> None:
     assert check(made(tmp_path, options, "-c"))[:SIZE] == (tmp_path / "disk.raw").read_bytes()
+
+
+def test_zstd_on_a_system_without_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> NoReturn:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    image = made(tmp_path, "compression_type=zstd", "-c")
+    system_zstd.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    try:
+        assert system_zstd() is None
+        assert check(image)[:SIZE] == (tmp_path / "disk.raw").read_bytes()
+    finally:
+        system_zstd.cache_clear()
 
 
 @pytest.mark.parametrize("options", ["compat=0.10", "compat=v3", "extended_l2=on"])
