@@ -26,7 +26,8 @@ def deliver(sink: Sink, offset: int, segments: Segments, found: Found | None) ->
     pieces = _Pieces()
     if found is not None:
         _add_data(pieces, segments, starts, found)
-    _add_metadata(pieces, segments, starts)
+    if segments.metas:
+        _add_metadata(pieces, segments, starts)
     stretch = pieces.stretch(offset, segments.size)
     sink.put(stretch)
     return stretch.written

@@ -100,7 +100,11 @@ class Packed(NamedTuple):
         """Yield units whose streams are read, and are in memory, at the same time."""
         for low in range(rows.start, rows.stop, MOST):
             units = self.units(rows[low - rows.start :][:MOST])
-            reach = np.maximum.accumulate(units.where + units.length)
+            ends = units.where + units.length
+            if int(ends.max()) - int(units.where[0]) <= TOGETHER:
+                yield units  # as for most batches
+                continue
+            reach = np.maximum.accumulate(ends)
             before = np.concatenate((units.where[:1], reach[:-1]))
             gap = units.where - before
             read = (reach - before - np.where(gap > GAP, gap, 0)).cumsum()
